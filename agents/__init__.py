@@ -1,0 +1,10 @@
+"""Agents that write text, and the floor and ceiling they are measured between."""
+
+from agents.base import Agent
+from agents.baselines import OracleAgent, RandomAgent
+from agents.checkpoint import CheckpointError
+from agents.dqn import DQN
+from agents.evaluation import Evaluation, evaluate_agent
+from agents.ppo import PPO
+
+__all__ = ["DQN", "PPO", "Agent", "CheckpointError", "Evaluation", "OracleAgent", "RandomAgent", "evaluate_agent"]

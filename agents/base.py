@@ -1,0 +1,448 @@
+"""Agent: what every algorithm shares. learn / predict / save / load, counting, logging, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+import textenvs  # noqa: F401 (registers the environments)
+from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
+from agents.collect import Collector, Rollout
+from agents.logger import Logger
+from textenvs.errors import unknown_name
+from textenvs.spec import TextSpec
+
+SEED_STRIDE = 100_000  # sub-environment i of agent seed s is seeded with s x stride + i: streams of runs never overlap
+
+Metrics = dict[str, float]
+Callback = Callable[["Agent"], bool | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentConfig:
+    """What every agent can be told. Algorithms add their fields."""
+
+    num_envs: int = 64
+    """Sub-environments, where the environment is given as an id."""
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1; got {self.num_envs}.")
+
+
+class Agent(ABC):
+    """Base of all agents.
+
+    Args:
+        env: an environment id, or a vector environment of token sequences.
+        seed: of everything random in the agent; the environment is seeded with ``seed × 100_000``.
+        env_kwargs: arguments of the environment, where ``env`` is an id.
+        device: where the networks live, e.g. ``"cpu"`` or ``"cuda"``.
+        log_dir: folder for a CSV file and TensorBoard; None: no logs.
+        **config: fields of the algorithm's ``Config``.
+
+    Attributes:
+        num_timesteps: tokens written so far in all sub-environments, those of unfinished episodes included.
+        num_episodes: finished episodes.
+        num_updates: batches learnt from.
+        gradient_samples: tokens that entered a gradient step, counted each time.
+        metrics: figures of the last batch, as logged.
+
+    Raises:
+        TypeError: an unknown config key.
+        ValueError: a config value out of range, or an environment whose observations are not token sequences.
+    """
+
+    Config: ClassVar[type[AgentConfig]] = AgentConfig
+
+    def __init__(
+        self,
+        env: str | VectorEnv,
+        *,
+        seed: int = 0,
+        env_kwargs: dict[str, Any] | None = None,
+        device: str = "cpu",
+        log_dir: str | Path | None = None,
+        **config: Any,
+    ) -> None:
+        self.config: Any = make_config(self.Config, config)
+        self.seed, self.device = seed, device
+        self.env_id = env if isinstance(env, str) else None
+        self.env_kwargs = dict(env_kwargs or {})
+        if isinstance(env, str):
+            self.envs = make_envs(env, self.config.num_envs, self.env_kwargs)
+        elif isinstance(env, VectorEnv):
+            if env_kwargs:
+                raise ValueError("env_kwargs belong to an environment id; this environment is already made.")
+            if config.get("num_envs", env.num_envs) != env.num_envs:
+                raise ValueError(f"num_envs={config['num_envs']}, but the environment given has {env.num_envs}.")
+            self.envs = env
+            self.config = dataclasses.replace(self.config, num_envs=env.num_envs)
+        else:
+            raise TypeError(
+                f"env must be an environment id or a gymnasium.vector.VectorEnv; got {type(env).__name__}. "
+                "Use gym.make_vec to make a vector environment."
+            )
+        self.text_spec = find_text_spec(self.envs)
+        self.num_timesteps = 0
+        self.num_episodes = 0
+        self.num_updates = 0
+        self.gradient_samples = 0
+        self.metrics: Metrics = {}
+        self.rng = np.random.default_rng(seed)
+        self._build()
+        self.collector = Collector(self.envs, self.text_spec, self._act)
+        self._logger = None if log_dir is None else Logger(log_dir)
+
+    # -- what an algorithm fills in ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Make networks and optimisers from ``config``, ``text_spec``, ``seed`` and ``device``."""
+
+    @abstractmethod
+    def _act(self, obs: np.ndarray, action_mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Actions [N] and their log-probabilities [N] for training; called once per environment step."""
+
+    @abstractmethod
+    def _predict(self, obs: np.ndarray, action_mask: np.ndarray | None, deterministic: bool) -> np.ndarray:
+        """Actions [N], without any effect on training."""
+
+    @abstractmethod
+    def _iterate(self) -> Metrics:
+        """Play one batch with ``self._collect`` and learn from it; the same keys every time."""
+
+    @abstractmethod
+    def _get_state(self) -> Tree:
+        """Everything that learning depends on beyond config and counters, as a tree for the checkpoint."""
+
+    @abstractmethod
+    def _set_state(self, state: Tree) -> None:
+        """Go on from ``_get_state``."""
+
+    @abstractmethod
+    def seed_prediction(self, seed: int) -> None:
+        """Restart the random stream of sampled predictions, which is apart from training's."""
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    @property
+    def data_utilisation(self) -> float:
+        """Gradient samples per environment sample."""
+        return self.gradient_samples / max(self.num_timesteps, 1)
+
+    def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> Self:
+        """Learn until that many more timesteps have been played, and finish the last batch.
+
+        A timestep is one token in one sub-environment. A second call goes on where the first ended.
+
+        Args:
+            total_timesteps: at least 1.
+            callback: called with the agent after every batch and its update; False stops.
+            progress_bar: show timesteps, speed and score.
+
+        Raises:
+            KeyboardInterrupt: on Ctrl-C, once the current batch has been learnt from (a second one: at once). The
+                agent can be saved and go on.
+        """
+        if total_timesteps < 1:
+            raise ValueError(f"total_timesteps must be at least 1; got {total_timesteps}.")
+        first, target = self.num_timesteps, self.num_timesteps + total_timesteps
+        if not self.collector.started:
+            self.collector.reset(self.seed * SEED_STRIDE if first == 0 else None)
+        started = time.perf_counter()
+        with _interrupt_between_batches() as check_interrupt, _progress(progress_bar, total_timesteps) as show:
+            while self.num_timesteps < target:
+                try:
+                    metrics = self._iterate()
+                except BaseException:
+                    # Stopped somewhere between the environment and the books: the episodes in flight are lost.
+                    self.collector.drop()
+                    raise
+                speed = (self.num_timesteps - first) / (time.perf_counter() - started)
+                self.metrics = metrics | {"charts/SPS": speed}
+                if self._logger is not None:
+                    self._logger.log(self.num_timesteps, self.metrics)
+                show(self.num_timesteps - first, self.metrics)
+                if callback is not None and callback(self) is False:
+                    break
+                check_interrupt()
+        if self._logger is not None:
+            self._logger.flush()
+        return self
+
+    def _collect(self, num_steps: int) -> Rollout:
+        """A batch of episodes, counted."""
+        rollout = self.collector.collect(num_steps)
+        self.num_timesteps += rollout.timesteps
+        self.num_episodes += len(rollout)
+        return rollout
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        obs: np.ndarray,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_mask: np.ndarray | None = None,
+    ) -> tuple[Any, None]:
+        """The next token, with the signature of Stable-Baselines3. Training does not notice it, random numbers
+        included.
+
+        Args:
+            obs: [L] or [N, L] observations.
+            state, episode_start: ignored (the observation says everything).
+            deterministic: the best token instead of a sampled one.
+            action_mask: [V] or [N, V], non-zero where an action is legal. Needed by tasks with masks.
+
+        Returns:
+            The action, or [N] actions; and None.
+        """
+        rows = np.asarray(obs)
+        single = rows.ndim == 1
+        rows = rows[None] if single else rows
+        spec = self.text_spec
+        if rows.ndim != 2 or rows.shape[1] != spec.row_length or rows.dtype.kind not in "iu":
+            raise ValueError(
+                f"obs must be integers of shape [{spec.row_length}] or [N, {spec.row_length}]; "
+                f"got {rows.dtype} {np.shape(obs)}."
+            )
+        masks = None
+        if action_mask is not None:
+            masks = np.asarray(action_mask)
+            masks = masks[None] if masks.ndim == 1 else masks
+            if masks.shape != (len(rows), spec.pad_id):
+                raise ValueError(f"action_mask must be {(len(rows), spec.pad_id)}; got {np.shape(action_mask)}.")
+        elif spec.has_masks:
+            raise ValueError("This task has illegal actions: pass action_mask=info['action_mask'].")
+        actions = self._predict(rows.astype(np.int64, copy=False), masks, deterministic)
+        return (actions[0] if single else actions), None
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint from which ``load`` goes on bit for bit; to be called between two batches (in a
+        callback, or after ``learn``). An earlier checkpoint at ``folder`` is replaced.
+
+        Raises:
+            CheckpointError: there is something else at ``folder``.
+        """
+        config = {
+            "agent": type(self).__name__,
+            "seed": self.seed,
+            "config": dataclasses.asdict(self.config),
+            "env": self._describe_env(),
+            "text_spec": _describe_text_spec(self.text_spec),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+        }
+        state = self._get_state() | {"rng": self.rng.bit_generator.state, "collector": self.collector.get_state()}
+        # Other people's vector environments cannot be saved: their episodes will start anew.
+        if self.collector.started and hasattr(self.envs.unwrapped, "get_state"):
+            state["env"] = self.envs.unwrapped.get_state()
+        save_checkpoint(folder, config, state)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        env: str | VectorEnv | None = None,
+        *,
+        device: str = "cpu",
+        log_dir: str | Path | None = None,
+    ) -> Self:
+        """The agent of a checkpoint, ready to ``learn`` on or to ``predict``.
+
+        Args:
+            folder: where ``save`` wrote it.
+            env: the environment, needed if the agent was not made from an id (and arguments that JSON can hold).
+                Episodes in flight go on if it can be put in the saved state (``TextVectorEnv`` with as many
+                sub-environments), else they start anew.
+            device, log_dir: as for the constructor.
+
+        Raises:
+            CheckpointError: no checkpoint, or one of another agent, version or kind of environment.
+        """
+        saved = load_config(folder)
+        if saved["agent"] != cls.__name__:
+            raise CheckpointError(f"{folder} is a checkpoint of {saved['agent']}, not of {cls.__name__}.")
+        config = saved["config"]
+        if env is None:
+            if saved["env"] is None:
+                raise CheckpointError(f"{folder} does not say how its environment was made: pass env=.")
+            agent = cls(
+                saved["env"]["id"],
+                seed=saved["seed"],
+                env_kwargs=saved["env"]["kwargs"],
+                device=device,
+                log_dir=log_dir,
+                **config,
+            )
+        else:
+            if not isinstance(env, str):
+                config = config | {"num_envs": env.num_envs}
+            agent = cls(env, seed=saved["seed"], device=device, log_dir=log_dir, **config)
+        here = _describe_text_spec(agent.text_spec)
+        for name, value in saved["text_spec"].items():
+            if here[name] != value:
+                raise CheckpointError(
+                    f"{folder} was trained on an environment with {name}={value}; this one has {here[name]}."
+                )
+        state = load_state(folder)
+        for name, value in saved["counters"].items():
+            setattr(agent, name, value)
+        try:
+            agent.rng.bit_generator.state = state["rng"]
+            agent._set_state(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint {folder} is damaged or incomplete: {error}") from error
+        same_size = agent.config.num_envs == saved["config"]["num_envs"]
+        if "env" in state and same_size and hasattr(agent.envs.unwrapped, "set_state"):
+            agent.envs.unwrapped.set_state(state["env"])
+            agent.collector.set_state(state.get("collector", {}))
+        return agent
+
+    def _describe_env(self) -> Tree | None:
+        if self.env_id is None:
+            return None
+        try:
+            json.dumps(self.env_kwargs)
+        except TypeError:
+            return None  # e.g. a reward given as a function
+        return {"id": self.env_id, "kwargs": self.env_kwargs}
+
+
+_COUNTERS = ("num_timesteps", "num_episodes", "num_updates", "gradient_samples")
+
+
+def episode_metrics(rollout: Rollout) -> Metrics:
+    """What is logged about a batch of episodes; NaN where none ended."""
+    if not len(rollout):
+        return {"charts/episodic_return": float("nan"), "charts/episodic_length": float("nan")}
+    return {
+        "charts/episodic_return": float(rollout.scores.mean()),
+        "charts/episodic_length": float(rollout.lengths.mean()),
+    }
+
+
+def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> AgentConfig:
+    """A config from keyword arguments.
+
+    Raises:
+        TypeError: an unknown key; the message lists the known ones and the nearest.
+    """
+    known = [field.name for field in dataclasses.fields(config_class)]
+    for key in given:
+        if key not in known:
+            raise TypeError(unknown_name("config key", key, known))
+    return config_class(**given)
+
+
+def make_envs(env_id: str, num_envs: int, env_kwargs: dict[str, Any]) -> VectorEnv:
+    """A vector environment from an id (``"module:id"`` too): natively batched where it has such an entry point, else
+    one by one."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if gym.spec(name).vector_entry_point is not None:
+        return gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+    in_same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    return gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=in_same_step, **env_kwargs)
+
+
+def find_text_spec(envs: VectorEnv) -> TextSpec:
+    """The ``text_spec`` of a vector environment or of what it is made of, through any wrappers.
+
+    Raises:
+        ValueError: there is none: the observations are not token sequences.
+    """
+    base = envs.unwrapped
+    spec = getattr(base, "text_spec", None)
+    if spec is None and hasattr(base, "get_attr"):
+        with contextlib.suppress(AttributeError):
+            spec = base.get_attr("text_spec")[0]
+    if not isinstance(spec, TextSpec):
+        raise ValueError(
+            f"{envs} has no text_spec: its observations are not token sequences, which these agents need. "
+            "For other environments use a general library, e.g. Stable-Baselines3."
+        )
+    return spec
+
+
+def _describe_text_spec(spec: TextSpec) -> Tree:
+    return {
+        "prompt_length": spec.prompt_length,
+        "max_new_tokens": spec.max_new_tokens,
+        "pad_id": spec.pad_id,
+        "eos_ids": list(spec.eos_ids),
+        "has_masks": spec.has_masks,
+        "tokens": list(spec.vocab.tokens),
+    }
+
+
+@contextlib.contextmanager
+def _interrupt_between_batches() -> Iterator[Callable[[], None]]:
+    """Hold back Ctrl-C until the function given is called, so that a batch is never learnt from by half."""
+    pending = False
+
+    def hold(*_: Any) -> None:
+        nonlocal pending
+        if pending:
+            raise KeyboardInterrupt
+        pending = True
+
+    def check() -> None:
+        if pending:
+            raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield check  # signals are not ours to handle here
+        return
+    previous = signal.signal(signal.SIGINT, hold)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _progress(visible: bool, total: int) -> Iterator[Callable[[int, Metrics], None]]:
+    """A progress bar on the terminal, or nothing."""
+    if not visible:
+        yield lambda done, metrics: None
+        return
+    try:
+        from rich import progress
+    except ImportError as error:
+        raise ImportError(
+            "progress_bar=True needs the rich package: install the extra, e.g. pip install 'textenvs[agents]'."
+        ) from error
+    columns = [
+        progress.BarColumn(),
+        progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} timesteps"),
+        progress.TextColumn("{task.fields[sps]:,.0f}/s  score {task.fields[score]:.3f}"),
+        progress.TimeRemainingColumn(),
+    ]
+    with progress.Progress(*columns) as bar:
+        task = bar.add_task("learn", total=total, sps=0.0, score=float("nan"))
+
+        def show(done: int, metrics: Metrics) -> None:
+            sps, score = metrics["charts/SPS"], metrics["charts/episodic_return"]
+            bar.update(task, completed=min(done, total), sps=sps, score=score)
+
+        yield show

@@ -1,0 +1,240 @@
+"""A results folder: one folder for each finished run, and the settings that all of them share.
+
+OUT/settings.json               what was run, by which code and versions; other settings are refused
+OUT/runs/ENV__AGENT__SEED/      settings.json and rows.csv of one run; there only once it is finished
+OUT/failed/ENV__AGENT__SEED.txt the trace of a run that failed, until it succeeds
+OUT/report.html, OUT/plots/     rebuilt from the rows
+"""
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import agents
+import textenvs
+from agents.benchmark.rows import Run, read_run
+from agents.benchmark.suites import BenchmarkError, RunSetting, Suite, suite_settings
+
+PARTIAL = ".partial"
+REPORT_MODULES = ("analyse.py", "plots.py", "pool.py", "report.py", "summary.py", "words.py")
+"""Files of the benchmark that come after the rows, or only say where a run is played."""
+
+
+def run_name(setting: RunSetting) -> str:
+    """A file name for a run: "Reverse-4-of-8__PPO__0"."""
+    return "__".join(_slug(part) for part in (setting.environment.name, setting.agent.name, str(setting.seed)))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-")
+
+
+def run_folder(out: Path, setting: RunSetting) -> Path:
+    return out / "runs" / run_name(setting)
+
+
+def failure_file(out: Path, setting: RunSetting) -> Path:
+    return out / "failed" / f"{run_name(setting)}.txt"
+
+
+def is_finished(out: Path, setting: RunSetting) -> bool:
+    """A run's folder gets its name once everything in it is written, so existing means finished."""
+    return run_folder(out, setting).is_dir()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that could change a row."""
+    packages = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch")}
+    return {"python": platform.python_version(), "textenvs": textenvs.__version__, **packages}
+
+
+def code_digest() -> str:
+    """Hash of the sources that decide the rows, comments and docstrings aside.
+
+    With it, results of edited code are not taken for those of the new.
+    """
+    digest = hashlib.sha256()
+    for package in (textenvs, agents):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            name = path.relative_to(root.parent).as_posix()
+            if not (name.startswith("agents/benchmark/") and path.name in REPORT_MODULES):
+                digest.update(f"{name}\0{code_alone(path.read_text(encoding='utf-8'))}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def code_alone(source: str) -> str:
+    """Python source as a syntax tree in text, without comments, layout and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [
+                part for part in node.body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
+    return ast.dump(tree)
+
+
+def git_commit() -> str | None:
+    """The commit of the sources ("+ changes" where the checkout differs from it); None outside of a
+    repository.
+    """
+    root = Path(agents.__path__[0]).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # A package installed inside of somebody else's repository is not that repository's commit.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None
+        commit = git("rev-parse", "HEAD")
+        return commit + (" + changes" if git("status", "--porcelain", "--", "agents", "textenvs") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """What the seconds were measured on."""
+    processor = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.M)
+        processor = found.group(1) if found else processor
+    return {
+        "cores": os.cpu_count(),
+        "processor": processor or platform.machine(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def shared_settings(suite: Suite) -> dict[str, Any]:
+    """What all results of one folder have in common."""
+    settings = {"suite": suite_settings(suite), "versions": versions(), "code": code_digest()}
+    return json.loads(json.dumps(settings))  # as it will be read back: lists, no tuples
+
+
+def open_results(out: Path, suite: Suite) -> None:
+    """Make a results folder, or go on with one.
+
+    Raises:
+        BenchmarkError: the folder holds something else, or results of other settings.
+    """
+    path = out / "settings.json"
+    settings = shared_settings(suite)
+    if path.exists():
+        differences = list(_differences(read_json(path), settings))
+        if differences:
+            shown = "\n".join(f"  {line}" for line in differences[:12])
+            more = f"\n  … and {len(differences) - 12} more" if len(differences) > 12 else ""
+            raise BenchmarkError(
+                f"{out} holds results of other settings, which must not be mixed with new ones:\n{shown}{more}\n"
+                f"Choose another folder with --out, or give --restart to set the old results aside "
+                f"(they are renamed, not deleted) and begin anew."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise BenchmarkError(
+            f"{out} is not empty and holds no results of this benchmark. Choose another folder with --out."
+        )
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    for name in ("runs", "failed"):
+        (out / name).mkdir(exist_ok=True)
+    for leftover in (out / "runs").glob(f"*{PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Hold a results folder, so that two benchmarks do not work in it at once. Gone with the process, however
+    it ends.
+
+    Raises:
+        BenchmarkError: another process holds it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    holder = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        holder.acquire(timeout=0)
+    except Timeout:
+        raise BenchmarkError(
+            f"Another benchmark is running in {out}. Wait for it, or choose another folder with --out."
+        ) from None
+    try:
+        yield
+    finally:
+        holder.release()
+
+
+def set_aside(out: Path) -> Path | None:
+    """Rename a results folder to the first free "OUT.old-N"; None if there is none."""
+    if not out.exists():
+        return None
+    number = 1
+    while (target := out.with_name(f"{out.name}.old-{number}")).exists():
+        number += 1
+    out.rename(target)
+    return target
+
+
+def read_results(out: Path) -> tuple[dict[str, Any], list[Run]]:
+    """(shared settings, finished runs) of a results folder.
+
+    Raises:
+        BenchmarkError: not a results folder, or a run in it is damaged.
+    """
+    if not (out / "settings.json").is_file():
+        raise BenchmarkError(
+            f"{out} is not a folder of results: it has no settings.json. scripts/benchmark.py makes one."
+        )
+    settings = read_json(out / "settings.json")
+    folders = sorted(path for path in (out / "runs").glob("*") if path.is_dir() and PARTIAL not in path.name)
+    return settings, [read_run(folder) for folder in folders]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        BenchmarkError: it cannot be read, with the file and the place.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise BenchmarkError(f"{path} does not hold a JSON object.")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON under a temporary name, then rename it."""
+    temporary = path.with_name(f"{path.name}{PARTIAL}-{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Lines "what: old there, new now" for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{name} › {key}" if name else key)
+    elif old != new:
+        if name == "code":
+            yield "code: the sources of textenvs or agents have changed since"
+        else:
+            there, now = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+            yield f"{name}: {there} there, {now} now"

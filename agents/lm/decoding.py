@@ -1,0 +1,290 @@
+"""Incremental decoding of Hugging Face language models in the rhythm of ``env.step``.
+
+Keys and values of all rows stand in one slab per layer, [N, heads, 2C, head width] for contexts of at most C tokens.
+Rows are aligned on the right: whatever their lengths, all of them write the same column, and each attends to the
+columns from its own start. When the slab is full, its last C columns move to the front. A row that is new is read into
+the columns just before the current one, so that old and new rows go on together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ATTENTION = "textenvs_slab"
+
+
+class Attend(Protocol):
+    """Attention of one layer: query [n, heads, S, d], key and value [n, key heads, S, d] -> [n, heads, S, d]."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor: ...
+
+
+Forward = Callable[[Tensor, Tensor, Attend], Tensor]
+"""(ids [n, S], positions [n, S], attend) -> hidden [n, S, width]: a model that leaves attention to somebody else."""
+
+
+class KeyValueSlab:
+    """Keys and values of all rows and layers, and attention over them.
+
+    Args:
+        num_rows: N.
+        context: C, the longest context in tokens.
+
+    Attributes:
+        next: the column that is written next, the same for all rows; C at first.
+        starts: int64 [N], the first column of each row's context.
+    """
+
+    def __init__(self, num_rows: int, context: int, device: torch.device) -> None:
+        self.num_rows, self.context, self.device = num_rows, context, device
+        self.next = context
+        self.starts = np.full(num_rows, context, dtype=np.int64)
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._hidden = torch.zeros(num_rows, 1, 1, 2 * context, device=device)  # additive: −inf before the start
+        self._first, self._ragged = context, False
+
+    def begin(self, rows: np.ndarray, starts: np.ndarray) -> None:
+        """The contexts of ``rows`` [n] begin at the columns ``starts`` [n]."""
+        self.starts[rows] = starts
+        self._place(rows)
+
+    def make_room(self) -> None:
+        """Move the last C columns to the front if the slab is full."""
+        if self.next < 2 * self.context:
+            return
+        for pair in self._layers.values():
+            for slab in pair:
+                slab[:, :, : self.context] = slab[:, :, self.context :]
+        self.next -= self.context
+        self.starts -= self.context
+        self._place(np.arange(self.num_rows))
+
+    def _place(self, rows: np.ndarray) -> None:
+        self._first, last = int(self.starts.min()), int(self.starts.max())
+        self._ragged = last > self._first
+        starts = torch.from_numpy(self.starts[rows]).to(self.device)
+        before = torch.arange(2 * self.context, device=self.device) < starts[:, None]
+        additive = torch.zeros(before.shape, device=self.device).masked_fill_(before, float("-inf"))
+        self._hidden[torch.from_numpy(rows).to(self.device), 0, 0] = additive
+
+    def read(self, rows: np.ndarray, mask: Tensor | None) -> Attend:
+        """Attention within the contexts of ``rows``, which are kept in the columns before ``next``.
+
+        Args:
+            rows: [n] int64.
+            mask: bool [n, 1, S, S], True where a token may look; None: at itself and all earlier ones.
+        """
+        everything = len(rows) == self.num_rows
+        places = torch.from_numpy(rows).to(self.device)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+            columns = slice(self.next - key.shape[2], self.next)
+            for slab, new in zip(self._layer(layer, key), (key, value), strict=True):
+                if everything:
+                    slab[:, :, columns] = new
+                else:
+                    slab[places, :, columns] = new
+            groups = query.shape[1] // key.shape[1]
+            if groups > 1:
+                key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+            return F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scaling)
+
+        return attend
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one new token of every row, kept in the column ``next``, to the row's context."""
+        num_heads, head_width = key.shape[1], key.shape[3]
+        keys, values = self._layer(layer, key)
+        keys[:, :, self.next], values[:, :, self.next] = key[:, :, 0], value[:, :, 0]
+        columns = slice(self._first, self.next + 1)
+        flat = (self.num_rows * num_heads, -1, head_width)
+        # Query heads that share keys are the rows of one matrix.
+        weights = torch.bmm(query.reshape(flat) * scaling, keys.view(flat)[:, columns].transpose(1, 2))
+        if self._ragged:
+            weights = weights.view(self.num_rows, num_heads, -1, weights.shape[-1]) + self._hidden[..., columns]
+            weights = weights.view(-1, *weights.shape[2:])
+        attended = torch.bmm(weights.softmax(-1).to(values.dtype), values.view(flat)[:, columns])
+        return attended.view(query.shape)
+
+    def _layer(self, layer: int, key: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self._layers:
+            shape = (self.num_rows, key.shape[1], 2 * self.context, key.shape[3])
+            self._layers[layer] = (key.new_zeros(shape), key.new_zeros(shape))
+        return self._layers[layer]
+
+
+class LMDecoder:
+    """States of the newest observations, at the cost of one token wherever a row continues.
+
+    A row continues if and only if it equals its predecessor but for the next column; this is decided by content, so it
+    holds under every autoreset mode, for resets at any time and for callers who skip steps. The contexts of other rows
+    are read as a whole.
+
+    Args:
+        forward: the model.
+        prompt_length: P.
+        row_length: L = P + T.
+        pad_id: V.
+        bos_id: a token in front of every context, or None.
+        max_positions: positions that the model knows.
+        device: where it is.
+
+    Attributes:
+        prefilled_rows: how many contexts have been read as a whole so far.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        prompt_length: int,
+        row_length: int,
+        pad_id: int,
+        bos_id: int | None,
+        max_positions: int,
+        device: torch.device,
+    ) -> None:
+        self.forward = forward
+        self.prompt_length, self.row_length, self.pad_id, self.bos_id = prompt_length, row_length, pad_id, bos_id
+        self.max_positions, self.device = max_positions, device
+        self.context = row_length + (bos_id is not None)
+        self.prefilled_rows = 0
+        self._slab: KeyValueSlab | None = None
+        self._obs: np.ndarray | None = None  # what the slab holds; None: nothing valid
+        self._columns = np.zeros(0, dtype=np.int64)
+
+    def invalidate(self) -> None:
+        """Forget everything: the weights have changed."""
+        self._slab = self._obs = None
+
+    @torch.inference_mode()
+    def __call__(self, obs: np.ndarray) -> Tensor:
+        """Hidden states [N, width] before the next column of the observations [N, L].
+
+        Raises:
+            ValueError: a row has nothing to begin with: no prompt and no BOS.
+        """
+        num_rows = len(obs)
+        columns = self.prompt_length + (obs[:, self.prompt_length :] != self.pad_id).sum(1)
+        new = self._new_rows(obs, columns)
+        # The first column of each context, counted as if BOS stood in a column of its own before it.
+        first = self.prompt_length - (obs[:, : self.prompt_length] != self.pad_id).sum(1)
+        if self.bos_id is not None:
+            first = first - 1
+        elif (columns == first).any():
+            row = int(np.argmax(columns == first))
+            raise ValueError(
+                f"Row {row} has an empty prompt, and a language model must begin with something: give bos_token_id=."
+            )
+        # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
+        self._obs, self._columns = None, columns
+        if self._slab is None or self._slab.num_rows != num_rows or new.all():
+            self._slab = KeyValueSlab(num_rows, self.context, self.device)
+            hidden = self._read(self._slab, obs, np.arange(num_rows), first, columns)[:, -1]
+            self.prefilled_rows += num_rows
+        else:
+            self._slab.make_room()
+            if new.any():
+                rows = np.flatnonzero(new)
+                self._read(self._slab, obs, rows, first[rows], columns[rows] - 1)
+                self.prefilled_rows += len(rows)
+            hidden = self._decode(self._slab, obs, first, columns)
+        self._obs = obs.copy()
+        return hidden
+
+    def _new_rows(self, obs: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        if self._obs is None or self._obs.shape != obs.shape:
+            return np.ones(len(obs), dtype=np.bool_)
+        changed = obs != self._obs
+        written = np.minimum(self._columns, obs.shape[1] - 1)
+        one_more = changed[np.arange(len(obs)), written] & (columns == self._columns + 1)
+        return ~one_more | (changed.sum(1) != 1)
+
+    def _read(
+        self, slab: KeyValueSlab, obs: np.ndarray, rows: np.ndarray, first: np.ndarray, end: np.ndarray
+    ) -> Tensor:
+        """Read the columns first … end − 1 of the rows [n]; hidden states [n, S, width], aligned on the right."""
+        lengths = end - first
+        length = int(lengths.max())
+        slab.begin(rows, slab.next - lengths)
+        if length == 0:
+            return torch.zeros(0, device=self.device)
+        places = end[:, None] + np.arange(-length, 0)
+        inside = places >= first[:, None]
+        ids = np.where(inside, obs[rows[:, None], np.maximum(places, 0)], 0)
+        if self.bos_id is not None:
+            ids[places == first[:, None]] = self.bos_id
+        positions = np.maximum(places - first[:, None], 0)
+        mask = None
+        if not inside.all():
+            # Padding looks at itself, so that it has a finite state; nobody looks at it.
+            mask = np.tri(length, dtype=np.bool_) & inside[:, None, None, :] | np.eye(length, dtype=np.bool_)
+        return self._forward(ids, positions, slab.read(rows, None if mask is None else self._tensor(mask)))
+
+    def _decode(self, slab: KeyValueSlab, obs: np.ndarray, first: np.ndarray, columns: np.ndarray) -> Tensor:
+        """Read the last token of every row; hidden states [N, width]."""
+        tokens = obs[np.arange(len(obs)), columns - 1]
+        if self.bos_id is not None:
+            tokens = np.where(columns - 1 == first, self.bos_id, tokens)
+        hidden = self._forward(tokens[:, None], (columns - 1 - first)[:, None], slab.attend)
+        slab.next += 1
+        return hidden[:, 0]
+
+    def _forward(self, ids: np.ndarray, positions: np.ndarray, attend: Attend) -> Tensor:
+        # Only a row that is full asks for one position too many, and its action will be ignored.
+        positions = np.minimum(positions, self.max_positions - 1)
+        return self.forward(self._tensor(ids), self._tensor(positions), attend)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def hooked_forward(trunk: Any) -> Forward:
+    """Any transformers model whose attention can be replaced, run by its own code.
+
+    Args:
+        trunk: the model without its head, a ``PreTrainedModel``.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attention)
+    config = trunk.config
+
+    def forward(ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        usual = config._attn_implementation
+        config._attn_implementation = ATTENTION
+        try:
+            hidden: Tensor = trunk(
+                input_ids=ids, position_ids=positions, use_cache=False, textenvs_attend=attend
+            ).last_hidden_state
+        finally:
+            config._attn_implementation = usual
+        return hidden
+
+    return forward
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    textenvs_attend: Attend,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """An attention function as transformers calls it, which hands the work to ``textenvs_attend``."""
+    for name in ("softcap", "s_aux", "position_bias"):
+        if others.get(name) is not None:
+            raise ValueError(f"{type(module).__name__} asks attention for {name}, which is not supported here.")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer: Any = module.layer_idx
+    return textenvs_attend(layer, query, key, value, scale).transpose(1, 2), None

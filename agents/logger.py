@@ -1,0 +1,77 @@
+"""Logging: one CSV row per update, and the same figures for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+
+class Logger:
+    """Writes ``metrics.csv`` and TensorBoard event files into a folder; a folder that has a log is continued.
+
+    The keys are fixed by the first row, so that every column of the file means one thing.
+
+    Args:
+        folder: made if missing.
+        step_key: name of the first column.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | Path, step_key: str = "timesteps") -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "log_dir needs the tensorboard package: install the extra, e.g. pip install 'textenvs[agents]'."
+            ) from error
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "metrics.csv"
+        self._step_key = step_key
+        self._keys: list[str] | None = None
+        if self.path.exists() and self.path.stat().st_size:
+            with self.path.open(newline="") as file:
+                header = next(csv.reader(file))
+            if header[0] != step_key:
+                raise ValueError(f"{self.path} is not a log of an agent: its first column is {header[0]!r}.")
+            self._keys = header[1:]
+        self._board = SummaryWriter(str(self.folder))
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Add one row.
+
+        Args:
+            step: environment steps so far.
+            metrics: key to figure; the same keys every time. NaN is an empty cell.
+
+        Raises:
+            ValueError: other keys than before.
+        """
+        if self._keys is None:
+            self._keys = list(metrics)
+            self._append([self._step_key, *self._keys])
+        if set(metrics) != set(self._keys):
+            missing, new = set(self._keys) - set(metrics), set(metrics) - set(self._keys)
+            raise ValueError(
+                f"{self.path} has other columns: missing now {sorted(missing)}, new {sorted(new)}. "
+                "Give each kind of agent its own log_dir."
+            )
+        self._append([step, *("" if math.isnan(metrics[key]) else metrics[key] for key in self._keys)])
+        for key in self._keys:
+            if not math.isnan(metrics[key]):
+                self._board.add_scalar(key, metrics[key], step)
+
+    def flush(self) -> None:
+        """Write out the events so far."""
+        self._board.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._board.close()
+
+    def _append(self, row: list[object]) -> None:
+        with self.path.open("a", newline="") as file:  # closed again: whoever stops us, the file is whole
+            csv.writer(file).writerow(row)

@@ -1,0 +1,103 @@
+"""Losses: pure functions on tensors, each with its formula and source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``x`` over the entries where the bool ``mask`` of the same shape is True; what stands elsewhere,
+    infinities and NaN included, does not count."""
+    _check_mask(x, mask)
+    return torch.where(mask, x, 0.0).sum() / mask.sum()
+
+
+# -- PPO ---------------------------------------------------------------------------------------------------------------
+
+
+class PolicyLoss(NamedTuple):
+    """Result of :func:`ppo_policy_loss`; all scalars, only ``loss`` carries gradients."""
+
+    loss: Tensor
+    approx_kl: Tensor
+    clipfrac: Tensor
+
+
+def ppo_policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_coef: float
+) -> PolicyLoss:
+    """Clipped surrogate objective, to be minimised.
+
+    −mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A),  ρ = π(a|s) / π_old(a|s).
+    Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equation 7.
+
+    Args:
+        logprobs: [B, T] under the current weights.
+        old_logprobs: [B, T] as sampled.
+        advantages: [B, T].
+        mask: [B, T] bool, the generated tokens.
+        clip_coef: ε.
+
+    Returns:
+        The loss; approx_kl, the estimator k3 = mean((ρ − 1) − log ρ) of KL(π_old ‖ π)
+        (Schulman 2020, "Approximating KL Divergence"); clipfrac, the share of tokens with |ρ − 1| > ε.
+    """
+    for x in (old_logprobs, advantages):
+        _check_mask(x, mask)
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)  # the ratio of padding is 1: no KL, nothing clipped
+    ratio = log_ratio.exp()
+    # min(ρ A, clip(ρ) A) is ρ A with ρ bounded on the side where moving further would pay; written so, the gradient
+    # takes a third of the operations that it takes through the minimum.
+    gains = advantages > 0
+    upper = torch.where(gains, 1 + clip_coef, torch.inf)
+    lower = torch.where(gains, -torch.inf, 1 - clip_coef)
+    surrogate = ratio.clamp(lower, upper) * advantages
+    with torch.no_grad():
+        count = mask.sum()
+        change = ratio - 1
+        approx_kl = (change - log_ratio).sum() / count
+        clipfrac = (change.abs() > clip_coef).sum() / count
+    return PolicyLoss(-masked_mean(surrogate, mask), approx_kl, clipfrac)
+
+
+def ppo_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, value_clip: float | None
+) -> Tensor:
+    """Squared error of the values, the pessimistic one of two where they moved far.
+
+    ½ mean max((V − R)², (V_old + clip(V − V_old, −ε, ε) − R)²). Not in the PPO paper: from its reference code
+    (openai/baselines, ppo2). ``value_clip=None`` is ½ mean (V − R)².
+
+    Args:
+        values, old_values, returns: [B, T] V, V_old at the time of the rollout, R.
+        mask: [B, T] bool, the generated tokens.
+        value_clip: ε, in units of the reward.
+    """
+    for x in (values, old_values, returns):
+        _check_mask(x, mask)
+    errors = (values - returns).square()
+    if value_clip is not None:
+        with torch.no_grad():  # a clipped value has no gradient
+            clipped = old_values + (values - old_values).clamp(-value_clip, value_clip)
+            clipped_errors = (clipped - returns).square()
+        errors = torch.where(clipped_errors > errors, clipped_errors, errors)
+    return 0.5 * masked_mean(errors, mask)
+
+
+def explained_variance(predictions: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """1 − Var(target − prediction) / Var(target) over the mask: 1 is perfect, 0 no better than a constant, NaN where
+    the targets do not vary."""
+    for x in (predictions, targets):
+        _check_mask(x, mask)
+    selected = targets[mask]
+    variance = selected.var(correction=0)
+    ratio = (selected - predictions[mask]).var(correction=0) / variance
+    return torch.where(variance > 0, 1 - ratio, torch.full_like(ratio, float("nan")))
+
+
+def _check_mask(x: Tensor, mask: Tensor) -> None:
+    if x.shape != mask.shape or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool of shape {tuple(x.shape)}; got {mask.dtype} {tuple(mask.shape)}.")

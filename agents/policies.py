@@ -1,0 +1,249 @@
+"""Sequence policies: act once per environment step by incremental decoding, evaluate whole episodes in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agents.networks import Cache, CausalTransformer, TransformerConfig, make_linear
+
+ILLEGAL_LOGIT = -1e9  # finite, so that probability 0 times log-probability is 0 and not NaN
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy says about whole episodes. Everything outside the generated tokens is exactly 0."""
+
+    logprobs: Tensor  # [B, T] of the tokens written
+    entropies: Tensor  # [B, T] of the distributions they were drawn from
+    values: Tensor  # [B, T] of the states before them
+
+
+class SequencePolicy(Protocol):
+    """What on-policy agents need of a policy; a small transformer and a language model fulfil it alike."""
+
+    def act(
+        self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The next token of every row and its log-probability; called once per environment step.
+
+        Args:
+            obs: [N, L] int64 observations.
+            action_mask: [N, V], non-zero where an action is legal.
+            deterministic: take the most probable token.
+
+        Returns:
+            actions [N] int64 and logprobs [N] float32.
+        """
+        ...
+
+    def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
+        """As ``act``, with a cache and a random stream of its own: rollouts do not notice it. Returns actions [N]."""
+        ...
+
+    def invalidate_cache(self) -> None:
+        """To be called after every change of the weights."""
+        ...
+
+    def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:
+        """Log-probabilities, entropies and values of whole episodes, with gradients.
+
+        Args:
+            rows: [B, L] int64 final observations.
+            lengths: [B] int64 generated tokens, EOS included.
+            action_masks: [B, T, V] bool, True where an action was legal.
+        """
+        ...
+
+    def values(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B, T] as in ``evaluate``, and [B] of the states after the last token (0 once the budget is spent)."""
+        ...
+
+
+def mask_logits(logits: Tensor, action_mask: Tensor | None) -> Tensor:
+    """Logits [..., V] with illegal actions (False in ``action_mask`` [..., V]) at probability 0."""
+    return logits if action_mask is None else logits.masked_fill(~action_mask, ILLEGAL_LOGIT)
+
+
+def sample(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw by inverse CDF: the smallest index whose cumulative probability exceeds u. Several times faster than
+    ``torch.multinomial``; a token of probability 0 is never drawn.
+
+    Args:
+        probabilities: [N, V], need not be normalised.
+        uniforms: [N, 1] in [0, 1].
+
+    Returns:
+        [N] int64.
+    """
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1:]
+    # Rounding can lift u · total to the total itself, which nothing exceeds: stay below it.
+    threshold = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+
+
+class IncrementalDecoder:
+    """States of the newest observations, at the cost of one token wherever a row continues.
+
+    A row continues if and only if it equals its predecessor but for the next column; this is decided by content, so it
+    holds under every autoreset mode, for resets at any time and for callers who skip steps. Other rows are read as a
+    whole.
+
+    Args:
+        network: the transformer whose weights are used.
+        prompt_length: P.
+
+    Attributes:
+        prefilled_rows: how many rows have been read as a whole so far.
+    """
+
+    def __init__(self, network: CausalTransformer, prompt_length: int) -> None:
+        self.network = network
+        self.prompt_length = prompt_length
+        self.prefilled_rows = 0
+        self._cache: Cache | None = None
+        self._obs: np.ndarray | None = None  # what the cache holds; None: nothing valid
+        self._columns = np.zeros(0, dtype=np.int64)
+
+    def invalidate(self) -> None:
+        """Forget everything: the weights have changed."""
+        self._obs = None
+
+    @torch.inference_mode()
+    def __call__(self, obs: np.ndarray) -> Tensor:
+        """Hidden states [N, width] before the next column of the observations [N, L]."""
+        obs = obs.copy()  # the caller may go on writing to its own
+        num_rows, row_length = obs.shape
+        device = self.network.token_embedding.device
+        columns = self.prompt_length + (obs[:, self.prompt_length :] != self.network.pad_id).sum(1)
+        if self._cache is None or self._cache.batch != num_rows:
+            self._cache, self._obs = self.network.new_cache(num_rows), None
+        if self._obs is None:
+            new = np.ones(num_rows, dtype=bool)
+        else:
+            changed = obs != self._obs
+            written = np.minimum(self._columns, row_length - 1)
+            new = (changed.sum(1) != 1) | ~changed[np.arange(num_rows), written] | (columns != self._columns + 1)
+        # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
+        self._obs, self._columns = None, columns
+        # A finished row has no next column; it may be asked for (its action will be ignored), so give it the last one.
+        target = np.minimum(columns, row_length - 1)
+        length = int(target.max()) + 1
+        rows = torch.from_numpy(obs).to(device)
+        num_new = int(new.sum())
+        if num_new == num_rows:
+            first = int(target.min())
+            every = torch.arange(num_rows, device=device)
+            states = self.network(rows[:, :length], first, self._cache, every)
+            hidden = states[every, torch.from_numpy(target - first).to(device)]
+        else:
+            if num_new:
+                where = np.flatnonzero(new)
+                prefix = int(target[where].max()) + 1
+                places = torch.from_numpy(where).to(device)
+                self.network(rows[places, :prefix], prefix, self._cache, places)
+            hidden = self.network.decode(rows, torch.from_numpy(target).to(device), length, self._cache)
+        self.prefilled_rows += num_new
+        self._obs = obs
+        return hidden
+
+
+class TransformerPolicy(nn.Module):
+    """Actor and critic over one shared causal transformer.
+
+    Args:
+        num_tokens: V.
+        prompt_length: P.
+        max_new_tokens: T.
+        config: sizes of the trunk.
+        seed: of the initial weights and of the two random streams (rollouts, predictions).
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        num_tokens: int,
+        prompt_length: int,
+        max_new_tokens: int,
+        config: TransformerConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__()
+        config = config or TransformerConfig()
+        self.prompt_length, self.max_new_tokens = prompt_length, max_new_tokens
+        # Hashed apart, so that the streams of one seed are not those of the next.
+        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+        weights = torch.Generator().manual_seed(seeds[0])
+        self.trunk = CausalTransformer(num_tokens, prompt_length + max_new_tokens, config, weights)
+        self.policy_head = make_linear(config.width, num_tokens, weights, std=0.01)
+        self.value_head = make_linear(config.width, 1, weights, std=0.0)
+        self.to(device)
+        self.generator = torch.Generator(device).manual_seed(seeds[1])
+        self.predict_generator = torch.Generator(device).manual_seed(seeds[2])
+        self.rollout_decoder = IncrementalDecoder(self.trunk, prompt_length)
+        self.predict_decoder = IncrementalDecoder(self.trunk, prompt_length)
+
+    def act(
+        self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`SequencePolicy`."""
+        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)
+
+    def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
+        """See :class:`SequencePolicy`."""
+        return self._act(self.predict_decoder, self.predict_generator, obs, action_mask, deterministic)[0]
+
+    def invalidate_cache(self) -> None:
+        """See :class:`SequencePolicy`."""
+        self.rollout_decoder.invalidate()
+        self.predict_decoder.invalidate()
+
+    @torch.inference_mode()
+    def _act(
+        self,
+        decoder: IncrementalDecoder,
+        generator: torch.Generator,
+        obs: np.ndarray,
+        action_mask: np.ndarray | None,
+        deterministic: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        logits = self.policy_head(decoder(obs))
+        if action_mask is not None:
+            logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
+        logprobs = F.log_softmax(logits, -1)
+        if deterministic:
+            actions = logits.argmax(-1)
+        else:
+            uniforms = torch.rand(len(obs), 1, generator=generator, device=logits.device)
+            actions = sample(logprobs.exp(), uniforms)
+        chosen = logprobs.gather(-1, actions[:, None])[:, 0]
+        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
+
+    def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:
+        """See :class:`SequencePolicy`."""
+        hidden = self.trunk(rows, self.prompt_length)
+        generated = self._generated(lengths)
+        logprobs = F.log_softmax(mask_logits(self.policy_head(hidden), action_masks), -1)
+        # Padding has no logit of its own; what stands there is dropped below.
+        tokens = rows[:, self.prompt_length :].clamp(max=logprobs.shape[-1] - 1)
+        chosen = logprobs.gather(-1, tokens[..., None])[..., 0]
+        entropies = -(logprobs.exp() * logprobs).sum(-1)
+        values = self.value_head(hidden)[..., 0]
+        return Evaluation(*(torch.where(generated, x, 0.0) for x in (chosen, entropies, values)))
+
+    def values(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`SequencePolicy`."""
+        values = self.value_head(self.trunk(rows, self.prompt_length))[..., 0]
+        after = F.pad(values, (0, 1)).gather(1, lengths[:, None])[:, 0]
+        return torch.where(self._generated(lengths), values, 0.0), after
+
+    def _generated(self, lengths: Tensor) -> Tensor:
+        return torch.arange(self.max_new_tokens, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,99 @@
+"""Returns and advantages of whole episodes: pure functions on tensors.
+
+Arrays are [B, T], one row an episode whose first ``lengths[b]`` entries count; the rest is padding and never enters
+anything. Undiscounted textbook names: r_t is the reward of action t, V(s_t) the value of the state before it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def step_mask(lengths: Tensor, num_steps: int) -> Tensor:
+    """[B, num_steps] bool, True at the steps t < lengths[b]."""
+    return torch.arange(num_steps, device=lengths.device) < lengths[:, None]
+
+
+def gae(
+    rewards: Tensor, values: Tensor, lengths: Tensor, bootstrap: Tensor, gamma: float = 1.0, lam: float = 0.95
+) -> Tensor:
+    """Generalised advantage estimation.
+
+    A_t = Σ_{l ≥ 0} (γλ)^l δ_{t+l},  δ_t = r_t + γ V(s_{t+1}) − V(s_t).
+    Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equation 16.
+
+    Args:
+        rewards: [B, T].
+        values: [B, T] V(s_t).
+        lengths: [B] int64, at least 1.
+        bootstrap: [B] value of the state after the last step: V(s_length) where the episode was truncated, 0 where it
+            terminated.
+        gamma: discount γ.
+        lam: λ; 1 gives the Monte-Carlo return minus the value, 0 the one-step temporal difference.
+
+    Returns:
+        [B, T] advantages, 0 in the padding.
+    """
+    _check_shapes(rewards, values, lengths, bootstrap)
+    num_steps = rewards.shape[1]
+    inside = step_mask(lengths, num_steps)
+    zero = rewards.new_zeros(())
+    last = torch.arange(num_steps, device=lengths.device) == lengths[:, None] - 1
+    next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    next_values = torch.where(last, bootstrap[:, None], next_values)
+    deltas = torch.where(inside, rewards + gamma * next_values - values, zero)
+    # Padding has delta 0 and comes after the episode: going backwards, the sum is still 0 when the episode begins.
+    steps = list(deltas.unbind(1))
+    for t in range(num_steps - 2, -1, -1):
+        steps[t] = torch.add(steps[t], steps[t + 1], alpha=gamma * lam)
+    return torch.stack(steps, dim=1)
+
+
+def lambda_returns(
+    rewards: Tensor, values: Tensor, lengths: Tensor, bootstrap: Tensor, gamma: float = 1.0, lam: float = 0.95
+) -> Tensor:
+    """λ-returns: G_t = r_t + γ ((1 − λ) V(s_{t+1}) + λ G_{t+1}), after the last step the bootstrap value.
+
+    Equal to the advantages of :func:`gae` plus V(s_t). Sutton & Barto 2018, equation 12.18. Arguments as there.
+
+    Returns:
+        [B, T], 0 in the padding.
+    """
+    advantages = gae(rewards, values, lengths, bootstrap, gamma, lam)
+    inside = step_mask(lengths, rewards.shape[1])
+    return torch.where(inside, advantages + values, rewards.new_zeros(()))
+
+
+def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, epsilon: float = 1e-8) -> Tensor:
+    """Scale to variance 1 over the entries in the mask, and shift them to mean 0 unless told to keep the mean.
+
+    Args:
+        x: any shape.
+        mask: bool, same shape.
+        shift_mean: False only rescales (for rewards, whose zero has a meaning).
+        epsilon: added to the standard deviation.
+
+    Returns:
+        Same shape, 0 outside the mask.
+    """
+    if x.shape != mask.shape or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool of shape {tuple(x.shape)}; got {mask.dtype} {tuple(mask.shape)}.")
+    zero = x.new_zeros(())
+    count = mask.sum()
+    mean = torch.where(mask, x, zero).sum() / count
+    centred = torch.where(mask, x - mean, zero)
+    scaled = centred / ((centred.square().sum() / count).sqrt() + epsilon)
+    if shift_mean:
+        return scaled
+    return torch.where(mask, scaled + mean, zero)
+
+
+def _check_shapes(rewards: Tensor, values: Tensor, lengths: Tensor, bootstrap: Tensor) -> None:
+    if rewards.ndim != 2 or values.shape != rewards.shape:
+        raise ValueError(
+            f"rewards and values must both be [B, T]; got {tuple(rewards.shape)} and {tuple(values.shape)}."
+        )
+    for name, x in (("lengths", lengths), ("bootstrap", bootstrap)):
+        if x.shape != rewards.shape[:1]:
+            raise ValueError(f"{name} must be [{rewards.shape[0]}], one entry per episode; got {tuple(x.shape)}.")

@@ -1,0 +1,150 @@
+"""Compares agents on text environments and writes a report.
+
+    python scripts/benchmark.py --preset quick          # PPO and DQN, 3 environments, 3 seeds: minutes
+    python scripts/benchmark.py --preset smoke          # the same in small, under a minute
+    python scripts/benchmark.py --agents PPO --envs Reverse --seeds 0 1 2 3 4
+
+Finished runs are kept and not run again: after Ctrl-C or a crash, or for more seeds, the same command goes
+on.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agents.benchmark.pool import Advanced, Event, Failed, Finished, available_cores, play_all
+from agents.benchmark.results import failure_file, is_finished, lock, open_results, run_folder, set_aside
+from agents.benchmark.rows import read_run
+from agents.benchmark.run import check
+from agents.benchmark.suites import BenchmarkError, RunSetting, get_suite, run_settings, select
+
+
+@dataclass(frozen=True)
+class Options:
+    preset: str = "quick"
+    """What is run: quick (minutes) or smoke (under a minute)."""
+    out: Path | None = None
+    """Folder of the results; runs/benchmark-PRESET unless given."""
+    jobs: int | None = None
+    """Parallel processes, one thread each; as many as there are cores unless given."""
+    agents: tuple[str, ...] | None = None
+    """Only these agents of the preset."""
+    envs: tuple[str, ...] | None = None
+    """Only these environments of the preset."""
+    seeds: tuple[int, ...] | None = None
+    """These seeds instead of the preset's; there may be more."""
+    restart: bool = False
+    """Set earlier results aside (they are renamed, not deleted) and begin anew."""
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / f"benchmark-{self.preset}"
+
+
+def main(options: Options, console: Console) -> int:
+    """Run what is not finished yet, then report; returns the exit code."""
+    suite, out = get_suite(options.preset), options.folder
+    settings = run_settings(select(suite, options.envs, options.agents, options.seeds))
+    jobs = available_cores() if options.jobs is None else options.jobs
+    if jobs < 1:
+        raise BenchmarkError(f"--jobs must be at least 1, got {jobs}.")
+    for setting in settings:
+        if setting.seed == settings[0].seed:
+            check(setting)
+    with lock(out):
+        if options.restart and (old := set_aside(out)) is not None:
+            console.print(f"Earlier results are now in {old}.", highlight=False)
+        open_results(out, suite)
+        todo = [setting for setting in settings if not is_finished(out, setting)]
+        done = len(settings) - len(todo)
+        kept = f" ({done} finished before)" if done else ""
+        text = f"Benchmark {suite.name}: {len(settings)} runs{kept}, {min(jobs, len(settings))} at a time, in {out}"
+        console.print(text, highlight=False)
+        failures = play_with_progress(todo, out, jobs, console) if todo else []
+        if any((out / "runs").iterdir()):
+            report(out, console)
+    for failure in failures:
+        print(f"\nFAILED: {failure.setting.label}\n{failure.trace}", file=sys.stderr)
+    if failures:
+        print(
+            f"{len(failures)} of {len(settings)} runs failed (traces in {out / 'failed'}). "
+            f"The same command repeats these and only these.",
+            file=sys.stderr,
+        )
+    return 1 if failures else 0
+
+
+def play_with_progress(todo: Sequence[RunSetting], out: Path, jobs: int, console: Console) -> list[Failed]:
+    """Play runs in parallel, with a bar over all of them and a line for each that ends."""
+    shares = dict.fromkeys((setting.label for setting in todo), 0.0)
+    finished = 0
+    columns = (
+        TextColumn("{task.fields[finished]}/{task.total:.0f} runs"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=120) as bar:
+        task = bar.add_task("runs", total=len(todo), finished=0)
+
+        def on_event(event: Event) -> None:
+            nonlocal finished
+            label = event.setting.label
+            if isinstance(event, Advanced):
+                shares[label] = min(1.0, event.progress.episodes / event.progress.budget)
+            elif isinstance(event, Finished | Failed):
+                shares[label] = 1.0
+                finished += 1
+                console.print(outcome(event, out), highlight=False)
+            if isinstance(event, Failed):
+                failure_file(out, event.setting).write_text(event.trace, encoding="utf-8")
+            elif isinstance(event, Finished):
+                failure_file(out, event.setting).unlink(missing_ok=True)
+            bar.update(task, completed=sum(shares.values()), finished=finished)
+
+        return play_all(todo, out, jobs, on_event)
+
+
+def outcome(event: Finished | Failed, out: Path) -> str:
+    """A line about a run that has ended."""
+    if isinstance(event, Failed):
+        return f"  {event.setting.label}: FAILED ({event.trace.strip().splitlines()[-1]})"
+    run = read_run(run_folder(out, event.setting))
+    last = run.rows[-1]
+    how = f"reached {event.setting.stop_at:g}" if run.solved else f"ended at {last.normalised_greedy:.2f}"
+    return f"  {event.setting.label}: {how} after {last.episodes:,} episodes, {last.seconds:.1f} s"
+
+
+def report(out: Path, console: Console) -> None:
+    """Print and write the report."""
+    # Here, because worker processes import this file too and need no plots.
+    from agents.benchmark.report import print_report, read_report, write_report
+
+    results = read_report(out)
+    page = write_report(out, results)
+    console.print()
+    print_report(results, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    chosen = tyro.cli(Options, description=__doc__)
+    try:
+        sys.exit(main(chosen, Console()))
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        command = shlex.join(["python", *(word for word in sys.argv if word != "--restart")])
+        print(f"\nStopped. What has finished is kept in {chosen.folder}.", file=sys.stderr)
+        print(f"The same command goes on from there:\n  {command}", file=sys.stderr)
+        sys.exit(130)

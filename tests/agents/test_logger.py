@@ -1,0 +1,76 @@
+"""Logs: a CSV file with fixed columns and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents import PPO
+from agents.logger import Logger
+
+TINY = {"num_envs": 4, "width": 16, "num_heads": 2, "num_layers": 1, "epochs": 1}
+KEYS = {
+    "charts/episodic_return",
+    "charts/episodic_length",
+    "charts/SPS",
+    "losses/policy_loss",
+    "losses/value_loss",
+    "losses/entropy",
+    "losses/approx_kl",
+    "losses/clipfrac",
+    "losses/explained_variance",
+}
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_ppo_logs_its_keys_every_batch(tmp_path: Path) -> None:
+    agent = PPO("textenvs/Copy-v0", log_dir=tmp_path / "run", **TINY)
+    agent.learn(48)
+    rows = read(tmp_path / "run")
+    assert [row["timesteps"] for row in rows] == ["16", "32", "48"]
+    assert set(rows[0]) == KEYS | {"timesteps"}
+    assert all(float(row["losses/entropy"]) > 0 for row in rows)
+    assert set(agent.metrics) == KEYS
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == KEYS
+    logged = events.Scalars("charts/episodic_return")
+    assert [event.step for event in logged] == [16, 32, 48]
+    assert [event.value for event in logged] == pytest.approx([float(r["charts/episodic_return"]) for r in rows])
+
+
+def test_a_log_is_continued(tmp_path: Path) -> None:
+    for step in (1, 2):
+        logger = Logger(tmp_path)
+        logger.log(step, {"a": 0.5, "b": float("nan")})
+        logger.close()
+    assert read(tmp_path) == [{"timesteps": "1", "a": "0.5", "b": ""}, {"timesteps": "2", "a": "0.5", "b": ""}]
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    logger = Logger(tmp_path)
+    logger.log(1, {"a": 0.5})
+    with pytest.raises(ValueError, match=r"missing now \['a'\], new \['b'\]"):
+        logger.log(2, {"b": 0.5})
+    logger.close()
+    assert len(read(tmp_path)) == 1
+    (tmp_path / "metrics.csv").write_text("name,age\n")
+    with pytest.raises(ValueError, match="not a log of an agent"):
+        Logger(tmp_path)
+
+
+def test_a_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r"textenvs\[agents\]"):
+        Logger(tmp_path)
+    PPO("textenvs/Copy-v0", **TINY).learn(1)  # without log_dir nothing is needed

@@ -1,0 +1,81 @@
+"""Re-scoring a replay buffer gives what the environment would have paid under that judge, without playing again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import textenvs
+from agents.collect import Collector
+from agents.replay import EpisodeReplay
+
+NOISY = {"name": "noise", "reward": "prefix", "probability": 0.4}
+
+
+def filled(reward: Any, num_steps: int = 30, env_id: str = "textenvs/Reverse-v0", **sizes: Any) -> EpisodeReplay:
+    """A buffer with the episodes of random actions, the same ones whatever the reward."""
+    envs = gym.make_vec(env_id, num_envs=8, reward=reward, **sizes)
+    spec = envs.unwrapped.text_spec
+    rng = np.random.default_rng(0)
+
+    def act(obs: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        return rng.integers(0, spec.pad_id, size=len(obs)), np.zeros(len(obs), dtype=np.float32)
+
+    collector = Collector(envs, spec, act)
+    collector.reset(seed=3)
+    replay = EpisodeReplay(40, spec)
+    replay.add(collector.collect(num_steps))
+    return replay
+
+
+JUDGES = ["prefix", NOISY, [(1.0, "match"), (-0.5, {"name": "missing_eos_penalty", "reward": "prefix"})]]
+
+
+@pytest.mark.parametrize("sizes", [{"length": 3, "num_symbols": 3}, {"length": 3, "num_symbols": 4, "min_length": 2}])
+@pytest.mark.parametrize("judge", JUDGES)
+def test_equals_playing_under_the_new_judge(sizes: dict[str, int], judge: Any) -> None:
+    replay, expected = filled("match", **sizes), filled(judge, **sizes)
+    assert not np.array_equal(replay.scores, expected.scores)
+    task = textenvs.TextEnv("Reverse", **sizes).task
+    replay.rescore(judge, task, batch_size=7)
+    np.testing.assert_array_equal(replay.scores, expected.scores)
+
+
+def test_marks_which_version_scored_each_row_and_survives_saving() -> None:
+    replay = filled("match", num_steps=8, length=3, num_symbols=3)
+    task = textenvs.TextEnv("Reverse", length=3, num_symbols=3).task
+    count = len(replay)
+    assert replay.judged_by == ["the environment"] * count
+    replay.rescore("prefix", task)
+    assert replay.judged_by == ["prefix 1"] * count
+    other = EpisodeReplay(40, replay.text_spec)
+    other.set_state(replay.get_state())
+    assert other.judged_by == replay.judged_by
+    np.testing.assert_array_equal(other.scores, replay.scores)
+
+
+def test_a_judge_that_fails_leaves_the_scores() -> None:
+    replay = filled("match", length=3, num_symbols=3)
+    before = replay.scores
+    calls = []
+
+    def fails_later(completions: list[str]) -> list[float]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError("gone")
+        return [9.0] * len(completions)
+
+    task = textenvs.TextEnv("Reverse", length=3, num_symbols=3).task
+    with pytest.raises(textenvs.RewardError, match="gone"):
+        replay.rescore(fails_later, task, batch_size=8)
+    np.testing.assert_array_equal(replay.scores, before)
+    assert set(replay.judged_by) == {"the environment"}
+
+
+def test_another_task_is_refused() -> None:
+    replay = filled("match", length=3, num_symbols=3)
+    with pytest.raises(ValueError, match="not written for Reverse of these sizes"):
+        replay.rescore("match", textenvs.TextEnv("Reverse", length=4, num_symbols=3).task)

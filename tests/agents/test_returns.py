@@ -1,0 +1,103 @@
+"""Advantages and returns: literal numbers, brute force, and the two ends of lambda."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.returns import gae, lambda_returns, step_mask, whiten
+
+
+def random_batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    rewards, values = (torch.from_numpy(rng.normal(size=(5, 6))) for _ in range(2))
+    lengths = torch.tensor([6, 1, 4, 3, 5])
+    bootstrap = torch.tensor([0.0, 0.7, 0.0, -1.2, 0.4], dtype=torch.float64)
+    return rewards, values, lengths, bootstrap
+
+
+def test_step_mask() -> None:
+    assert step_mask(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+def test_gae_literal() -> None:
+    # deltas: 1 + 0.5·3 − 2 = 0.5;  0 + 0.5·4 − 3 = −1;  2 + 0.5·0 − 4 = −2.  γλ = 0.25.
+    # A_2 = −2;  A_1 = −1 − 0.5 = −1.5;  A_0 = 0.5 − 0.375 = 0.125.
+    # Second row: one step, truncated, bootstrap 6: 1 + 0.5·6 − 2 = 2.
+    rewards = torch.tensor([[1.0, 0.0, 2.0], [1.0, 9.0, 9.0]])
+    values = torch.tensor([[2.0, 3.0, 4.0], [2.0, 9.0, 9.0]])
+    advantages = gae(rewards, values, torch.tensor([3, 1]), torch.tensor([0.0, 6.0]), gamma=0.5, lam=0.5)
+    assert advantages.tolist() == [[0.125, -1.5, -2.0], [2.0, 0.0, 0.0]]
+
+
+def test_lambda_returns_literal() -> None:
+    # From the end: G_2 = 2;  G_1 = 0 + 0.5 (0.5·4 + 0.5·2) = 1.5;  G_0 = 1 + 0.5 (0.5·3 + 0.5·1.5) = 2.125.
+    # Truncated with bootstrap 6: 1 + 0.5·6 = 4.
+    rewards = torch.tensor([[1.0, 0.0, 2.0], [1.0, 9.0, 9.0]])
+    values = torch.tensor([[2.0, 3.0, 4.0], [2.0, 9.0, 9.0]])
+    returns = lambda_returns(rewards, values, torch.tensor([3, 1]), torch.tensor([0.0, 6.0]), gamma=0.5, lam=0.5)
+    assert returns.tolist() == [[2.125, 1.5, 2.0], [4.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (0.97, 1.0), (0.8, 0.0)])
+def test_gae_equals_its_double_sum(gamma: float, lam: float) -> None:
+    rewards, values, lengths, bootstrap = random_batch()
+    expected = torch.zeros_like(rewards)
+    for b, length in enumerate(lengths.tolist()):
+        after = [*values[b, 1:length].tolist(), bootstrap[b].item()]
+        for t in range(length):
+            for k in range(t, length):
+                delta = rewards[b, k] + gamma * after[k] - values[b, k]
+                expected[b, t] += (gamma * lam) ** (k - t) * delta
+    torch.testing.assert_close(gae(rewards, values, lengths, bootstrap, gamma, lam), expected, atol=1e-12, rtol=0)
+
+
+def test_lambda_one_is_monte_carlo_and_lambda_zero_one_step() -> None:
+    rewards, values, lengths, bootstrap = random_batch()
+    monte_carlo = lambda_returns(rewards, values, lengths, bootstrap, 0.9, 1.0)
+    one_step = lambda_returns(rewards, values, lengths, bootstrap, 0.9, 0.0)
+    for b, length in enumerate(lengths.tolist()):
+        total = bootstrap[b].item()
+        after = [*values[b, 1:length].tolist(), bootstrap[b].item()]
+        for t in reversed(range(length)):
+            total = rewards[b, t].item() + 0.9 * total
+            assert monte_carlo[b, t].item() == pytest.approx(total, abs=1e-12)
+            assert one_step[b, t].item() == pytest.approx(rewards[b, t].item() + 0.9 * after[t], abs=1e-12)
+        assert not monte_carlo[b, length:].any()
+
+
+def test_padding_never_enters() -> None:
+    rewards, values, lengths, bootstrap = random_batch()
+    first = gae(rewards, values, lengths, bootstrap)
+    outside = ~step_mask(lengths, 6)
+    rewards[outside], values[outside] = float("nan"), float("inf")
+    second = gae(rewards, values, lengths, bootstrap)
+    assert torch.equal(first, second)
+    mask = ~outside
+    dirty = torch.where(mask, first, float("nan"))
+    assert torch.equal(whiten(dirty, mask), whiten(first, mask))
+
+
+def test_whiten_literal() -> None:
+    # 1, 3, 5, 7: mean 4, variance 5.
+    x = torch.tensor([[1.0, 3.0, 99.0], [5.0, 7.0, 99.0]])
+    mask = torch.tensor([[True, True, False], [True, True, False]])
+    scale = 1 / 5**0.5
+    expected = torch.tensor([[-3.0, -1.0, 0.0], [1.0, 3.0, 0.0]]) * scale
+    torch.testing.assert_close(whiten(x, mask), expected)
+    kept = whiten(x, mask, shift_mean=False)
+    torch.testing.assert_close(kept, torch.where(mask, expected + 4, 0.0))
+    assert not whiten(torch.full((2, 3), 5.0), mask).any()  # no variance: zeros, not NaN
+
+
+def test_wrong_shapes_are_named() -> None:
+    rewards, values, lengths, bootstrap = random_batch()
+    with pytest.raises(ValueError, match="rewards and values"):
+        gae(rewards, values[:, :3], lengths, bootstrap)
+    with pytest.raises(ValueError, match="lengths must be"):
+        gae(rewards, values, lengths[:2], bootstrap)
+    with pytest.raises(ValueError, match="bootstrap must be"):
+        gae(rewards, values, lengths, bootstrap[:, None])
+    with pytest.raises(ValueError, match="mask must be bool"):
+        whiten(rewards, lengths)

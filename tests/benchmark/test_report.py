@@ -1,0 +1,269 @@
+"""What the report says about synthetic runs whose truth is known, in figures, in words and on the page."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from agents.benchmark.analyse import Ratio
+from agents.benchmark.report import Report, html, print_report, read_report, write_report
+from agents.benchmark.results import read_results
+from agents.benchmark.rows import write_rows
+from agents.benchmark.suites import BenchmarkError
+from agents.benchmark.summary import summarise
+from agents.benchmark.words import conclusions, enumerate_words, factor, number, ratio_text
+
+ENVIRONMENTS = ["Reverse", "Copy"]
+THRESHOLDS = (0.5, 0.9)
+
+
+@pytest.fixture
+def compare(synthetic_run):
+    """Summary of runs of agents with the given speeds (episodes to 1 − 1/e), one list for each environment."""
+
+    def make(speeds, budget=8_000, num_seeds=3, seconds=None, utilisation=None):
+        runs = [
+            synthetic_run(
+                environment,
+                agent,
+                seed,
+                speed * (1 + 0.1 * seed),
+                budget,
+                batch=16,
+                seconds_per_episode=(seconds or {}).get(agent, 0.01),
+                utilisation=(utilisation or {}).get(agent, 4.0),
+            )
+            for agent, both in speeds.items()
+            for environment, speed in zip(ENVIRONMENTS, both, strict=True)
+            for seed in range(num_seeds)
+        ]
+        return summarise(runs, ENVIRONMENTS, list(speeds), THRESHOLDS), runs
+
+    return make
+
+
+def test_figures_are_those_of_the_curves(compare):
+    """1 − exp(−n / s) passes 0.5 at 0.69 s and 0.9 at 2.30 s; evaluations come every 5 %."""
+    summary, _ = compare({"slow": (1_000, 1_000), "fast": (100, 200)}, utilisation={"fast": 32.0})
+    cell = summary.cells["Reverse", "slow"]
+    assert cell.medians["episodes", 0.5].value == pytest.approx(693 * 1.1, rel=0.06)
+    assert cell.medians["episodes", 0.9].value == pytest.approx(2_303 * 1.1, rel=0.06)
+    assert cell.medians["timesteps", 0.9].value == 4 * cell.medians["episodes", 0.9].value
+    assert cell.medians["seconds", 0.9].value == pytest.approx(0.01 * cell.medians["episodes", 0.9].value)
+    assert cell.reached(0.9) == 3
+    assert summary.cells["Copy", "fast"].data_utilisation == 32.0
+    ratio = summary.comparisons["slow", "fast", "episodes", 0.9].ratio
+    assert ratio.value == pytest.approx((10 * 5) ** 0.5, rel=0.1)
+    assert ratio.num_pairs == 6
+    assert summary.leader("episodes", 0.9) == "fast"
+    assert 0.9 <= summary.scores["slow"].value <= 0.95
+    assert summary.missing == ()
+
+
+@pytest.mark.parametrize(("first", "second"), [("PPO", "DQN"), ("DQN", "PPO"), ("A", "B")])
+def test_words_name_whoever_wins(compare, first, second):
+    summary, _ = compare(
+        {first: (1_000, 2_000), second: (100, 200)},
+        seconds={first: 0.001, second: 0.1},
+        utilisation={first: 1.0, second: 8.0},
+    )
+    text = "\n".join(conclusions(summary))
+    figure = r"\d+(\.\d)?"
+    assert re.search(rf"To reach 0.9, {first} needed {figure} times the episodes of {second} \(95 % interval", text)
+    assert re.search(rf"To reach 0.9, {second} needed {figure} times the seconds of {first} \(95 % interval", text)
+    assert f"So {second} needs less data, {first} less time." in text
+    assert f"1.0 times with {first} and 8.0 times with {second}" in text
+    assert f"fewest episodes ({second}) is the one that used each token most" in text
+    assert f"reached by {first} in 6 of 6 runs and {second} in 6 of 6 runs." in text
+
+
+def test_words_admit_a_draw(compare):
+    summary, _ = compare({"A": (1_000, 500), "B": (500, 1_000)}, utilisation={"A": 2.0})
+    text = "\n".join(conclusions(summary))
+    assert "There is no clear difference between" in text
+    assert "which includes 1" in text
+    assert "To reach 0.9," not in text
+    assert "fewest episodes" not in text, "nobody is named as having needed the fewest"
+    assert re.search(r"On (Reverse, B|Copy, A) needed fewer than (A|B) \(medians: ", text)
+
+
+def test_words_treat_identical_agents_as_equal(compare):
+    summary, _ = compare({"A": (500, 500), "B": (500, 500)})
+    ratio = summary.comparisons["A", "B", "episodes", 0.9].ratio
+    assert (ratio.value, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
+    text = "\n".join(conclusions(summary))
+    assert "no clear difference" in text
+    assert "needed fewer" not in text
+    assert "not how well" not in text, "both used their data alike"
+
+
+def test_words_when_one_never_arrives(compare):
+    summary, _ = compare({"never": (90_000, 90_000), "fast": (100, 200)}, budget=2_000)
+    text = "\n".join(conclusions(summary))
+    assert "never in 0 of 6 runs (in most of its runs on 0 of 2 environments)" in text
+    assert "counts as needing more than its budget" in text
+    assert re.search(r"never needed at least \d.* times the episodes of fast \(95 % interval of this bound", text)
+
+
+def test_words_when_nobody_arrives(compare):
+    summary, _ = compare({"A": (90_000, 90_000), "B": (80_000, 80_000)}, budget=2_000)
+    text = "\n".join(conclusions(summary))
+    assert "A in 0 of 6 runs" in text
+    assert "times the episodes" not in text
+    assert "no clear difference" not in text, "there is nothing to compare"
+    assert ratio_text(summary.comparisons["A", "B", "episodes", 0.9].ratio) == ("unknown", "")
+
+
+def test_a_bound_that_points_the_other_way_is_no_win(compare):
+    """b is ahead on what was observed, but fails on one environment: it might need any number of episodes
+    there.
+    """
+    summary, _ = compare({"steady": (1_000, 500), "gambler": (20, 90_000)}, budget=4_000)
+    ratio = summary.comparisons["steady", "gambler", "episodes", 0.9].ratio
+    assert ratio.low > 1
+    assert ratio.only_b_censored == 3
+    assert not summary.comparisons["steady", "gambler", "episodes", 0.9].clear
+    text = "\n".join(conclusions(summary))
+    assert "no clear difference between steady and gambler" in text
+    assert "at most" in text
+    assert "gambler alone did not get there in 3 pairs" in text
+    assert "On Copy, steady needed fewer than gambler" in text
+
+
+def test_who_is_there_from_the_start_counts_from_the_first_evaluation(compare):
+    summary, _ = compare({"learner": (1_000, 1_000), "genius": (1e-9, 1e-9)})
+    assert summary.cells["Copy", "genius"].medians["episodes", 0.9].value == 16
+    lucky = summary.cells["Copy", "genius"].runs[0]
+    lucky = replace(lucky, rows=(replace(lucky.rows[0], normalised_greedy=1.0), *lucky.rows[1:]))
+    learner = summary.cells["Copy", "learner"].runs[0]
+    summary = summarise([lucky, learner], ["Copy"], ["learner", "genius"], THRESHOLDS)
+    assert summary.cells["Copy", "genius"].medians["episodes", 0.9].value == 0
+    expected = summary.cells["Copy", "learner"].medians["episodes", 0.9].value / 16
+    assert summary.comparisons["learner", "genius", "episodes", 0.9].ratio.value == pytest.approx(expected)
+
+
+def test_words_about_one_seed_claim_nothing(compare):
+    summary, _ = compare({"A": (1_000, 1_000), "B": (100, 100)}, num_seeds=1)
+    text = "\n".join(conclusions(summary))
+    assert "with one run each there is no interval, so it may be chance" in text
+    assert "needs less data" not in text
+    assert "With 1 run of an agent" in text
+
+
+def test_missing_runs_are_said(compare):
+    _, runs = compare({"A": (500, 500), "B": (100, 100)})
+    runs = [run for run in runs if (run.environment, run.agent, run.seed) != ("Copy", "A", 1)]
+    summary = summarise(runs, ENVIRONMENTS, ["A", "B"], THRESHOLDS)
+    assert summary.missing == ("A on Copy, seed 1",)
+    assert summary.comparisons["A", "B", "episodes", 0.9].ratio.num_pairs == 5, "only paired runs are compared"
+    assert "1 run failed or were not played" in "\n".join(conclusions(summary))
+
+
+def test_a_single_agent_has_nothing_to_be_compared_with(compare):
+    summary, _ = compare({"PPO": (500, 500)})
+    text = "\n".join(conclusions(summary))
+    assert "PPO in 6 of 6 runs" in text
+    assert "difference" not in text
+
+
+def test_small_words():
+    assert [number(1234.0), number(9.94, "seconds"), number(9.96, "seconds"), number(40, "seconds")] == [
+        "1,234",
+        "9.9",
+        "10",
+        "40",
+    ]
+    assert [factor(value) for value in (0.254, 1.0, 3.14, 9.97, 250.0)] == ["0.25", "1.0", "3.1", "10", "250"]
+    assert [enumerate_words(parts) for parts in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert ratio_text(Ratio(2.0, 1.5, 3.0, 4, 0, 0, 0)) == ("2.0", "1.5–3.0")
+    assert ratio_text(Ratio(2.0, 1.5, 3.0, 4, 1, 0, 0)) == ("≥ 2.0", "1.5–3.0")
+    assert ratio_text(Ratio(2.0, 1.5, 3.0, 4, 0, 1, 0)) == ("≤ 2.0", "1.5–3.0")
+    assert ratio_text(Ratio(2.0, 1.5, 3.0, 4, 1, 1, 0))[0] == "≈ 2.0"
+    assert ratio_text(Ratio(2.0, 1.5, 3.0, 4, 1, 0, 1))[0] == "≈ 2.0"
+
+
+@pytest.fixture
+def results(tmp_path, compare, synthetic_settings):
+    """A results folder on disk."""
+    _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 90_000)}, budget=3_000)
+    (tmp_path / "settings.json").write_text(json.dumps(synthetic_settings(runs)))
+    for run in runs:
+        folder = tmp_path / "runs" / f"{run.environment}__{run.agent}__{run.seed}"
+        folder.mkdir(parents=True)
+        write_rows(folder / "rows.csv", run.rows)
+        (folder / "settings.json").write_text(json.dumps(run.settings))
+    return tmp_path
+
+
+def printed(report, width):
+    console = Console(width=width, file=io.StringIO())
+    print_report(report, console)
+    return console.file.getvalue()
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.tags = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "img":
+            assert dict(attrs)["alt"]
+
+
+def test_the_page_is_self_contained(results):
+    report = read_report(results)
+    page = write_report(results, report)
+    text = page.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.tags.count("img") == 3 * len(ENVIRONMENTS)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in parsed.sources)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not {"script", "link", "iframe"} & set(parsed.tags)
+    assert "<b>&gt; 2,992</b>" in text, "censored medians are marked"
+    assert str(results) not in text
+    for paragraph in conclusions(report.summary)[:1]:
+        assert paragraph in text
+    for name in ("episodes", "tokens", "seconds"):
+        assert (results / "plots" / f"learning-curves-{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_rows_give_the_same_page(results):
+    assert html(read_report(results)) == html(read_report(results))
+
+
+def test_the_table_fits_a_terminal(results):
+    text = printed(read_report(results), width=80)
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert re.search(r"DQN +> 2,992 +> 2,992 +> 30 +0 of 3 ", text)
+
+
+def test_markup_in_names_is_shown_as_it_is(synthetic_run, synthetic_settings):
+    run = synthetic_run("<b>[red]Copy[/red]</b>", "A&B")
+    settings = synthetic_settings([run])
+    summary = summarise([run], [run.environment], [run.agent], THRESHOLDS)
+    report = Report(settings, (run,), summary)
+    assert "<b>[red]" not in html(report)
+    assert "[red]Copy[/red]" in printed(report, width=200)
+
+
+def test_results_without_runs_are_refused(tmp_path, synthetic_settings, synthetic_run):
+    (tmp_path / "settings.json").write_text(json.dumps(synthetic_settings([synthetic_run()])))
+    with pytest.raises(BenchmarkError, match="no finished run"):
+        read_report(tmp_path)
+
+
+def test_a_damaged_run_is_named(results):
+    path = next((results / "runs").iterdir()) / "rows.csv"
+    path.write_text(path.read_text()[:-10])
+    with pytest.raises(BenchmarkError, match=r"rows\.csv, line \d+"):
+        read_results(results)

@@ -1,0 +1,80 @@
+"""What is run: presets, selections, and errors that help."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from agents.benchmark.results import run_name
+from agents.benchmark.run import check, find_agent
+from agents.benchmark.suites import (
+    SUITES,
+    AgentSetting,
+    BenchmarkError,
+    EnvironmentSetting,
+    get_suite,
+    run_settings,
+    select,
+    suite_settings,
+)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_presets_are_sound(name):
+    suite = get_suite(name)
+    assert suite.name == name
+    settings = run_settings(suite)
+    assert len({run_name(setting) for setting in settings}) == len(settings), "names of folders are distinct"
+    assert json.loads(json.dumps(suite_settings(suite))) == suite_settings(suite), "pure data"
+    for setting in settings:
+        if setting.seed == suite.seeds[0]:
+            check(setting)
+
+
+def test_quick_is_what_the_quickstart_promises():
+    suite = get_suite("quick")
+    assert [setting.name for setting in suite.agents] == ["PPO", "DQN"]
+    assert (len(suite.environments), len(suite.seeds)) == (3, 3)
+    assert (suite.thresholds, suite.growth, suite.evaluation_episodes) == ((0.5, 0.9), 0.05, 256)
+
+
+def test_unknown_names_are_answered_with_the_known_and_the_nearest(tiny):
+    with pytest.raises(BenchmarkError, match=r"preset 'quik'.*'quick'.*smoke"):
+        get_suite("quik")
+    with pytest.raises(BenchmarkError, match=r"agent 'PP0'.*'PPO'.*random"):
+        select(tiny, agents=["PP0"])
+    with pytest.raises(BenchmarkError, match=r"environment 'Copi'.*'Copy'.*HiddenTarget"):
+        select(tiny, environments=["Copi"])
+    with pytest.raises(BenchmarkError, match=r"agent 'PPOO'.*'PPO'.*RandomAgent"):
+        find_agent("PPOO")
+
+
+def test_what_cannot_be_run_is_said_before_anything_is_run(tiny):
+    setting = run_settings(tiny)[0]
+    bad_agent = replace(setting, agent=AgentSetting("PPO", "PPO", {"learning_rat": 1.0}))
+    with pytest.raises(BenchmarkError, match=r"PPO on HiddenTarget, seed 0 cannot be run.*learning_rate"):
+        check(bad_agent)
+    for environment, message in (
+        (EnvironmentSetting("x", "textenvs/Copi-v0", 10), "Copi"),
+        (EnvironmentSetting("x", "textenvs/Copy-v0", 10, {"length": 0}), "length"),
+        (EnvironmentSetting("x", "textenvs/Copy-v0", 10, {"length": 1, "num_symbols": 2}), "test split"),
+    ):
+        with pytest.raises(BenchmarkError, match=message):
+            check(replace(setting, environment=environment))
+
+
+def test_select(tiny):
+    part = select(tiny, ["Copy"], ["PPO", "PPO"], [7, 7, 3])
+    assert [s.name for s in part.environments] == ["Copy"]
+    assert [s.name for s in part.agents] == ["PPO"]
+    assert part.seeds == (7, 3)
+    assert select(get_suite("quick"), ["Reverse"]) == select(get_suite("quick"), ["textenvs/Reverse-v0"])
+    assert select(tiny) == tiny
+    with pytest.raises(BenchmarkError, match="negative"):
+        select(tiny, seeds=[-1])
+    with pytest.raises(BenchmarkError, match="no seeds"):
+        select(tiny, seeds=[])
+
+
+def test_every_agent_is_compared_before_the_next_seed(tiny):
+    assert [setting.seed for setting in run_settings(tiny)] == [0] * 6 + [1] * 6

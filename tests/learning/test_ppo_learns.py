@@ -1,0 +1,26 @@
+"""PPO learns where random does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agents import PPO, RandomAgent, evaluate_agent
+
+TASKS = [
+    ("textenvs/HiddenTarget-v0", {"length": 6, "num_symbols": 8}, "train", 12_000),
+    ("textenvs/Reverse-v0", {"length": 3, "num_symbols": 6}, "test", 16_000),
+]
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(("env_id", "env_kwargs", "split", "timesteps"), TASKS)
+def test_ppo_passes_where_random_fails(env_id: str, env_kwargs: dict[str, Any], split: str, timesteps: int) -> None:
+    def score(agent: Any) -> float:
+        return evaluate_agent(agent, env_id, split=split, num_episodes=200, seed=7, env_kwargs=env_kwargs).mean_score
+
+    agent = PPO(env_id, seed=11, env_kwargs=env_kwargs)
+    assert score(agent) < 0.5
+    assert score(agent.learn(timesteps)) > 0.9
+    assert score(RandomAgent(env_id, seed=11, env_kwargs=env_kwargs).learn(timesteps)) < 0.5

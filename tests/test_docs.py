@@ -1,0 +1,66 @@
+"""What the documentation shows runs, and what it names exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from agents.base import Agent
+from textenvs.rewards import registry
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In order, in one namespace, as a reader would type them; only the learning is cut short."""
+    learn, sb3_learn = Agent.learn, OnPolicyAlgorithm.learn
+
+    def short_learn(agent: Agent, total_timesteps: int, *args: Any, **kwargs: Any) -> Agent:
+        return learn(agent, min(total_timesteps, 300))
+
+    def short_sb3_learn(agent: Any, total_timesteps: int, *args: Any, **kwargs: Any) -> Any:
+        return sb3_learn(agent, min(total_timesteps, 300))
+
+    monkeypatch.setattr(Agent, "learn", short_learn)
+    monkeypatch.setattr(OnPolicyAlgorithm, "learn", short_sb3_learn)
+    monkeypatch.chdir(tmp_path)
+    before = dict(registry._REGISTRY)
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    try:
+        for block in code_blocks(page, "python"):
+            exec(compile(block, page, "exec"), namespace)
+    finally:
+        registry._REGISTRY.clear()
+        registry._REGISTRY.update(before)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "//" not in link]
+    scripts = re.findall(r"(?:python|bash) (scripts/[\w./]+)", text)
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    missing += [script for script in scripts if not (ROOT / script).exists()]
+    assert not missing
+
+
+def test_tables_are_up_to_date() -> None:
+    command = [sys.executable, "scripts/docs_tables.py", "--check"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr + done.stdout

@@ -1,0 +1,178 @@
+"""The contract of a reward model, and the guard that every score passes through."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from textenvs.episodes import Episodes
+
+RANGE_TOLERANCE = 1e-6
+"""Scores are float32: a declared bound may be missed by this much (relative to its size) through rounding."""
+
+
+class RewardError(RuntimeError):
+    """A reward model failed, or broke its contract. The run stops: a wrong score would be learned from silently."""
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """Anything that scores finished texts.
+
+    Only ``score`` is required. The other attributes have defaults when they are missing: ``name`` is the class name,
+    ``low``/``high`` are −inf/inf, ``version`` is ``"1"``, ``deterministic`` is False (nothing is assumed).
+
+    A model made of others has ``score_parts(episodes) -> Scores`` beside ``score``: its components and its gold
+    score are then reported with every finished episode. A model that cannot judge every text has
+    ``score_where_it_applies(episodes) -> (scores, applies)`` and is then welcome inside a weighted sum.
+    """
+
+    def score(self, episodes: Episodes) -> np.ndarray:
+        """Scores float32 [B], one for each finished text, independent of the others in the batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the guard hands to the environment.
+
+    Attributes:
+        total: float32 [B], the score that is paid.
+        components: name to float32 [B], the parts of the score as their own models gave them; NaN for texts that a part
+            does not apply to.
+        gold: float32 [B] where a gold reward is reported beside the paid one, else None.
+    """
+
+    total: np.ndarray
+    components: dict[str, np.ndarray]
+    gold: np.ndarray | None = None
+
+
+class Judge:
+    """A reward model behind the guard: checks shape, finiteness and declared range, counts calls and seconds.
+
+    Args:
+        model: the reward model.
+
+    Raises:
+        TypeError: ``model`` has no ``score`` method.
+        ValueError: its declared range is empty.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not callable(getattr(model, "score", None)):
+            raise TypeError(f"A reward model needs a method score(episodes); {type(model).__name__} has none.")
+        self.model = model
+        self.name: str = str(getattr(model, "name", type(model).__name__))
+        self.low = float(getattr(model, "low", -np.inf))
+        self.high = float(getattr(model, "high", np.inf))
+        if not self.low <= self.high:
+            raise ValueError(
+                f"Reward {self.name!r} declares the range [{self.low}, {self.high}], which holds no number."
+            )
+        self.version = str(getattr(model, "version", "1"))
+        self.deterministic = bool(getattr(model, "deterministic", False))
+        self.calls = 0
+        self.episodes = 0
+        self.seconds = 0.0
+
+    def __call__(self, episodes: Episodes) -> Scores:
+        """Score a batch.
+
+        Raises:
+            RewardError: the reward model raised, or its answer has the wrong shape, is not finite, or lies outside the
+                declared range.
+        """
+        parts = getattr(self.model, "score_parts", None)
+        if parts is None:
+            total = checked_scores(self._call(self.model.score, episodes), episodes, self.name, self.low, self.high)
+            return Scores(total=total, components={self.name: total})
+        scores: Scores = self._call(parts, episodes)
+        checked_scores(scores.total, episodes, self.name, self.low, self.high)
+        return scores
+
+    def where_it_applies(self, episodes: Episodes) -> tuple[Scores, np.ndarray]:
+        """Score a batch of texts that the model need not apply to: scores, and bool [B] where there is one.
+
+        Where it does not apply the score is 0 and the component NaN.
+
+        Raises:
+            RewardError: as above.
+        """
+        partial = getattr(self.model, "score_where_it_applies", None)
+        if partial is None:
+            return self(episodes), np.ones(len(episodes), dtype=np.bool_)
+        answer, applies = self._call(partial, episodes)
+        checked = checked_scores(np.asarray(answer)[applies], episodes.take(applies), self.name, self.low, self.high)
+        total, component = np.zeros(len(episodes), np.float32), np.full(len(episodes), np.nan, np.float32)
+        total[applies] = component[applies] = checked
+        return Scores(total=total, components={self.name: component}), applies
+
+    def _call(self, method: Callable[[Episodes], Any], episodes: Episodes) -> Any:
+        start = time.perf_counter()
+        try:
+            return method(episodes)
+        except RewardError:
+            raise
+        except Exception as error:
+            raise RewardError(
+                f"Reward {self.name!r} raised {type(error).__name__}: {error} "
+                f"(while scoring {len(episodes)} texts, the first: {describe(episodes, 0)})."
+            ) from error
+        finally:
+            self.seconds += time.perf_counter() - start
+            self.calls += 1
+            self.episodes += len(episodes)
+
+
+def checked_scores(answer: Any, episodes: Episodes, name: str, low: float, high: float) -> np.ndarray:
+    """``answer`` as float32 [B].
+
+    Raises:
+        RewardError: naming the plug-in, what is wrong, and the text.
+    """
+    if isinstance(answer, np.ndarray) and answer.dtype == np.float32:
+        scores = answer
+    else:
+        try:
+            with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which is refused below
+                scores = np.asarray(answer, dtype=np.float32)
+        except Exception as error:  # whatever the array-like object of a plug-in raises
+            raise RewardError(
+                f"Reward {name!r} did not return numbers but {answer!r:.200}: {error} "
+                f"(for {len(episodes)} texts, the first: {describe(episodes, 0)})."
+            ) from error
+    if scores.shape != (len(episodes),):
+        raise RewardError(
+            f"Reward {name!r} must return one score for each text, shape ({len(episodes)},); got shape {scores.shape} "
+            f"for {len(episodes)} texts, the first: {describe(episodes, 0)}."
+        )
+    if not len(episodes):
+        return scores
+    # min and max are NaN if any score is, so the usual case costs two reductions.
+    lowest, highest = float(scores.min()), float(scores.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise RewardError(f"Reward {name!r} returned {scores[bad]} for {describe(episodes, bad)}.")
+    too_low = lowest < low - RANGE_TOLERANCE * max(1.0, abs(low))
+    if too_low or highest > high + RANGE_TOLERANCE * max(1.0, abs(high)):
+        bad = int(np.argmin(scores)) if too_low else int(np.argmax(scores))
+        raise RewardError(
+            f"Reward {name!r} returned {scores[bad]}, outside its declared range [{low}, {high}], "
+            f"for {describe(episodes, bad)}."
+        )
+    return scores
+
+
+def describe(episodes: Episodes, i: int) -> str:
+    """Prompt and completion of one episode, for an error message."""
+    if not len(episodes):
+        return "no text"
+    prompt = episodes.vocab.decode(episodes.prompt_ids[i].tolist())
+    completion = episodes.vocab.decode(episodes.completion_ids[i].tolist())
+    return f"prompt {prompt!r:.500}, completion {completion!r:.500}"

@@ -1,0 +1,45 @@
+"""The tasks: what is to be written. One file per family."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from textenvs.errors import unknown_name
+from textenvs.tasks.base import Task
+from textenvs.tasks.copying import Copy, Reverse, Sort
+from textenvs.tasks.search import HiddenTarget, Keywords, PrefixLock
+
+__all__ = ["ENV_ARGUMENTS", "TASKS", "Task", "make_task"]
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords)}
+"""Every task that has an environment id."""
+
+
+ENV_ARGUMENTS = frozenset({"reward", "invalid_reward", "render_mode", "info_text"})
+"""Arguments that both environment classes take, whatever the task."""
+
+
+def make_task(task: str | Task, env_arguments: frozenset[str] = ENV_ARGUMENTS, /, **kwargs: Any) -> Task:
+    """A task from its name and sizes; a task object is returned as it is.
+
+    Args:
+        task: name of a task, or a task object.
+        env_arguments: names that an error message lists beside the task's own arguments.
+        kwargs: the task's arguments.
+
+    Raises:
+        ValueError: unknown name, or a size out of range.
+        TypeError: unknown keyword arguments.
+    """
+    if isinstance(task, Task):
+        if kwargs:
+            raise TypeError(f"{task.name} is a finished task object: {sorted(kwargs)} cannot be changed any more.")
+        return task
+    if task not in TASKS:
+        raise ValueError(unknown_name("task", task, TASKS))
+    known = inspect.signature(TASKS[task].__init__).parameters.keys() - {"self"}
+    for name in kwargs:
+        if name not in known:
+            raise TypeError(unknown_name(f"argument of {task}", name, known | env_arguments))
+    return TASKS[task](**kwargs)
