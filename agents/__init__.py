@@ -5,6 +5,17 @@ from agents.baselines import OracleAgent, RandomAgent
 from agents.checkpoint import CheckpointError
 from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent
+from agents.lm import LMActorCritic
 from agents.ppo import PPO
 
-__all__ = ["DQN", "PPO", "Agent", "CheckpointError", "Evaluation", "OracleAgent", "RandomAgent", "evaluate_agent"]
+__all__ = [
+    "DQN",
+    "PPO",
+    "Agent",
+    "CheckpointError",
+    "Evaluation",
+    "LMActorCritic",
+    "OracleAgent",
+    "RandomAgent",
+    "evaluate_agent",
+]

@@ -114,8 +114,9 @@ class Agent(ABC):
         """Make networks and optimisers from ``config``, ``text_spec``, ``seed`` and ``device``."""
 
     @abstractmethod
-    def _act(self, obs: np.ndarray, action_mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Actions [N] and their log-probabilities [N] for training; called once per environment step."""
+    def _act(self, obs: np.ndarray, action_mask: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """Actions [N] for training, their log-probabilities [N], and values [N] of the states where they cost nothing;
+        called once per environment step."""
 
     @abstractmethod
     def _predict(self, obs: np.ndarray, action_mask: np.ndarray | None, deterministic: bool) -> np.ndarray:
@@ -264,6 +265,7 @@ class Agent(ABC):
         *,
         device: str = "cpu",
         log_dir: str | Path | None = None,
+        **parts: Any,
     ) -> Self:
         """The agent of a checkpoint, ready to ``learn`` on or to ``predict``.
 
@@ -273,6 +275,7 @@ class Agent(ABC):
                 Episodes in flight go on if it can be put in the saved state (``TextVectorEnv`` with as many
                 sub-environments), else they start anew.
             device, log_dir: as for the constructor.
+            **parts: what else the agent was made of and cannot be described in a file, e.g. the policy of ``PPO``.
 
         Raises:
             CheckpointError: no checkpoint, or one of another agent, version or kind of environment.
@@ -290,12 +293,13 @@ class Agent(ABC):
                 env_kwargs=saved["env"]["kwargs"],
                 device=device,
                 log_dir=log_dir,
+                **parts,
                 **config,
             )
         else:
             if not isinstance(env, str):
                 config = config | {"num_envs": env.num_envs}
-            agent = cls(env, seed=saved["seed"], device=device, log_dir=log_dir, **config)
+            agent = cls(env, seed=saved["seed"], device=device, log_dir=log_dir, **parts, **config)
         here = _describe_text_spec(agent.text_spec)
         for name, value in saved["text_spec"].items():
             if here[name] != value:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,37 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Tree) -> None:
     """Put back what :func:`optimizer_state` gave."""
     moments = {int(i): to_tensors(entry) for i, entry in state.items()}
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def trainable_state(module: torch.nn.Module) -> Tree:
+    """Trainable parameters of a module by name; those that many share, once."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def load_trainable_state(module: torch.nn.Module, state: Tree) -> None:
+    """Put back what :func:`trainable_state` gave.
+
+    Raises:
+        ValueError: other names or shapes; nothing has been changed.
+    """
+    own = trainable_state(module)
+    if own.keys() != state.keys():
+        raise ValueError(f"parameters differ, for instance {sorted(own.keys() ^ state.keys())[0]!r}")
+    for name, parameter in own.items():
+        if tuple(parameter.shape) != state[name].shape:
+            raise ValueError(f"{name} has shape {state[name].shape}, here {tuple(parameter.shape)}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(torch.from_numpy(np.array(state[name])))
+
+
+def checksum(parameters: Iterable[torch.Tensor]) -> int:
+    """A number that changes with any bit of the tensors; the same on every machine."""
+    total = 0
+    for parameter in parameters:
+        data = parameter.detach().cpu().contiguous().reshape(-1)
+        total = zlib.crc32(data.view(torch.uint8).numpy().data, total)
+    return total
 
 
 def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

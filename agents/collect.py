@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from textenvs.spec import TextSpec
 
-Act = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
+Act = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Rollout:
     """[B] int64, number of the prompt in the task's prompt set; None where the environment does not say."""
     timesteps: int
     """Tokens written in the window by all sub-environments, those of unfinished episodes included."""
+    values: np.ndarray | None = None
+    """[B, T] float32, of the states as they were met; None where ``act`` gives none."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,7 +64,7 @@ class Collector:
         envs: any vector environment of token sequences, in any autoreset mode.
         text_spec: its shapes.
         act: called once per step with the observations [N, L] and the masks [N, V] (None for tasks without); returns
-            actions [N] and log-probabilities [N].
+            actions [N], log-probabilities [N] and, if it likes, values [N] of the states.
     """
 
     def __init__(self, envs: VectorEnv, text_spec: TextSpec, act: Act) -> None:
@@ -82,6 +84,7 @@ class Collector:
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._rewards = np.zeros((num_envs, num_steps), dtype=np.float32)
         self._logprobs = np.zeros((num_envs, num_steps), dtype=np.float32)
+        self._values: np.ndarray | None = None  # from the first step on, if there are any
         self._masks = np.zeros((num_envs, num_steps, text_spec.pad_id), dtype=bool) if text_spec.has_masks else None
 
     @property
@@ -130,9 +133,13 @@ class Collector:
     def _step(self, writing: np.ndarray, finished: list[dict[str, Any]]) -> None:
         assert self._obs is not None
         if len(writing):
-            actions, logprobs = self.act(self._obs, self._action_mask)
+            actions, logprobs, *values = self.act(self._obs, self._action_mask)
             steps = self._lengths[writing]
             self._logprobs[writing, steps] = logprobs[writing]
+            if values:
+                if self._values is None:
+                    self._values = np.zeros_like(self._logprobs)
+                self._values[writing, steps] = values[0][writing]
             if self._masks is not None and self._action_mask is not None:
                 self._masks[writing, steps] = self._action_mask[writing]
         else:
@@ -171,6 +178,7 @@ class Collector:
                 "lengths": self._lengths[done],
                 "rewards": self._rewards[done],
                 "logprobs": self._logprobs[done],
+                "values": None if self._values is None else self._values[done],
                 "terminated": terminations[done],
                 "truncated": truncations[done],
                 "action_masks": None if self._masks is None else self._masks[done],
@@ -185,6 +193,8 @@ class Collector:
         self._lengths[where] = 0
         self._rewards[where] = 0
         self._logprobs[where] = 0
+        if self._values is not None:
+            self._values[where] = 0
         if self._masks is not None:
             self._masks[where] = False
 
@@ -204,6 +214,7 @@ class Collector:
             "lengths": none,
             "rewards": self._rewards[none],
             "logprobs": self._logprobs[none],
+            "values": None if self._values is None else self._values[none],
             "terminated": none.astype(bool),
             "truncated": none.astype(bool),
             "action_masks": None if self._masks is None else self._masks[none],
@@ -225,6 +236,8 @@ class Collector:
         }
         if self._masks is not None and self._action_mask is not None:
             state |= {"action_mask": self._action_mask, "masks": self._masks}
+        if self._values is not None:
+            state["values"] = self._values
         return {name: array.copy() for name, array in state.items()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -246,6 +259,7 @@ class Collector:
         self._lengths = state["lengths"].copy()
         self._rewards = state["rewards"].copy()
         self._logprobs = state["logprobs"].copy()
+        self._values = state["values"].copy() if "values" in state else None
         if self._masks is not None:
             self._action_mask = state["action_mask"].copy()
             self._masks = state["masks"].copy()

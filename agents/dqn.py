@@ -23,7 +23,13 @@ from torch import Tensor, nn
 from agents.base import Agent, AgentConfig, Metrics, episode_metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
 from agents.losses import masked_mean
-from agents.networks import CausalTransformer, TransformerConfig, make_linear
+from agents.networks import (
+    CausalTransformer,
+    TransformerConfig,
+    clip_gradient,
+    flatten_parameters,
+    make_linear,
+)
 from agents.policies import IncrementalDecoder, mask_logits, sample
 from agents.replay import EpisodeReplay
 from agents.returns import step_mask
@@ -82,18 +88,18 @@ class DQNConfig(AgentConfig):
     """Gradient steps between updates of the target network."""
     temperature: float = 0.02
     """Actions are drawn from softmax(Q / temperature) (Boltzmann exploration; in units of the reward); 0: the best."""
-    epsilon: float = 0.0
+    epsilon: float = 0.02
     """… or, with this probability, uniformly."""
-    epsilon_start: float = 0.0
+    epsilon_start: float = 0.02
     """The same for the first episode, falling linearly to ``epsilon`` …"""
     epsilon_decay: int = 500
     """… over so many episodes."""
     epsilon_spread: float = 0.0
     """α: sub-environment i of N takes ε^(1 + α i / (N − 1)), as in Ape-X (there 7); 0: all take ε."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
     """As in AdamW."""
-    max_grad_norm: float = 10.0
+    max_grad_norm: float = 1.0
     loss: LossKind = "mse"
     """Of TD errors: "mse", or "huber", linear beyond 1 (in scaled units)."""
     reward_scale: float = 10.0
@@ -217,7 +223,7 @@ class DQN(Agent):
         # Independent streams: initial weights, rollouts, predictions.
         seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
         self.network = QNetwork(
-            spec.pad_id,
+            spec.num_tokens,
             spec.prompt_length,
             spec.max_new_tokens,
             TransformerConfig(config.num_layers, config.width, config.num_heads),
@@ -226,12 +232,14 @@ class DQN(Agent):
         ).to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(seeds[1])
         self.predict_generator = torch.Generator(self.device).manual_seed(seeds[2])
-        self.target_network = copy.deepcopy(self.network).requires_grad_(False)
-        self._parameters: list[Tensor] = list(self.network.parameters())
-        self._target_parameters: list[Tensor] = list(self.target_network.parameters())
+        self.target_network = copy.deepcopy(self.network)
+        self.parameters, self.gradient = flatten_parameters(self.network)
+        self.target_parameters, _ = flatten_parameters(self.target_network)
+        self.target_network.requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            self._parameters, config.learning_rate, eps=1e-5, weight_decay=config.weight_decay, fused=True
+            [self.parameters], config.learning_rate, eps=1e-5, weight_decay=config.weight_decay, fused=True
         )
+        self._targets_are_online = config.target_tau == 1 and config.target_interval == 1
         self.replay = EpisodeReplay(config.capacity, spec, priority_alpha=config.priority_alpha)
         self.num_gradient_steps = 0
         self.rollout_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
@@ -281,24 +289,25 @@ class DQN(Agent):
             action_masks |= ~step_mask(lengths, spec.max_new_tokens)[..., None]
         mask = step_mask(lengths, spec.max_new_tokens)
         # Padding has no Q of its own; what stands there counts nowhere.
-        actions = rows[:, spec.prompt_length :].clamp(max=spec.pad_id - 1)
+        actions = rows[:, spec.prompt_length :].clamp(max=spec.num_tokens - 1)
 
         q_values = self.network(rows)
         q_taken = take(q_values, actions)
         with torch.no_grad():
-            q_target = self.target_network(rows)
+            # A target network that is copied after every step is the online network: no need to ask it.
+            q_target = q_values.detach() if self._targets_are_online else self.target_network(rows)
             targets = self._targets(scores, lengths, actions, q_values.detach(), q_target, action_masks)
         loss = td_loss(q_taken, targets, mask, config.loss, weights)
 
-        self.optimizer.zero_grad()
+        self.gradient.zero_()
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, config.max_grad_norm)
+        clip_gradient(self.gradient, config.max_grad_norm)
         self.optimizer.step()
         self.num_gradient_steps += 1
         self.gradient_samples += int(batch.lengths.sum())
         with torch.no_grad():
             if self.num_gradient_steps % config.target_interval == 0:
-                torch._foreach_lerp_(self._target_parameters, self._parameters, config.target_tau)
+                self.target_parameters.lerp_(self.parameters, config.target_tau)
             if config.priority_alpha > 0:
                 errors = torch.where(mask, (q_taken - targets).abs(), 0.0).sum(1) / lengths
                 self.replay.update_priorities(batch.index, errors.cpu().numpy())

@@ -87,6 +87,49 @@ def ppo_value_loss(
     return 0.5 * masked_mean(errors, mask)
 
 
+# -- Kullback-Leibler divergence ---------------------------------------------------------------------------------------
+
+
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Estimator k1 of KL(π ‖ π_ref) from tokens drawn from π: log π − log π_ref.
+
+    Unbiased, of either sign; summed over the tokens of a text it is that text's log ratio. It is the one in rewards.
+    Schulman 2020, "Approximating KL Divergence". Arguments of any one shape.
+    """
+    return logprobs - ref_logprobs
+
+
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Estimator k3 of KL(π ‖ π_ref) from tokens drawn from π: (r − 1) − log r,  r = π_ref / π.
+
+    Unbiased, never negative, of smaller variance than k1 where the two are close. Where they are far apart its mean
+    hangs on tokens that are hardly ever drawn, and samples fall short of it by up to 1 a token: read k1 there. Source
+    and arguments as for :func:`kl_k1`.
+    """
+    log_ratio = ref_logprobs - logprobs
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def adapt_kl_coef(kl_coef: float, kl: float, kl_target: float, num_episodes: int, horizon: int) -> float:
+    """The coefficient of a KL penalty after a batch: larger where the KL was above its target, smaller where below.
+
+    β ← β (1 + e n / h),  e = clip(KL / target − 1, −0.2, 0.2).
+    Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", section 2.2.
+
+    Args:
+        kl_coef: β.
+        kl: mean KL of an episode, a sum over its tokens.
+        kl_target: what it should be.
+        num_episodes: n, episodes of the batch.
+        horizon: h, in episodes.
+    """
+    error = min(max(kl / kl_target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * num_episodes / horizon)
+
+
+# -- how good a fit is -------------------------------------------------------------------------------------------------
+
+
 def explained_variance(predictions: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """1 − Var(target − prediction) / Var(target) over the mask: 1 is perfect, 0 no better than a constant, NaN where
     the targets do not vary."""

@@ -57,7 +57,7 @@ def make_linear(
 
 
 def flatten_parameters(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
-    """Put all parameters of a module, and their gradients, into one vector each, of which they become views.
+    """Put all trainable parameters of a module, and their gradients, into one vector each, of which they become views.
 
     An optimiser of one vector needs one operation where it would need one for every parameter, and so does the norm of
     the gradient: for small networks this is a sixth of an update.
@@ -66,7 +66,7 @@ def flatten_parameters(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
         The vector of parameters, to be given to the optimiser, and that of the gradients, to be set to zero before
         every backward pass. The module must not be moved to another device afterwards.
     """
-    parameters = list(module.parameters())
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     vector = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
     gradient = vector.grad = torch.zeros_like(vector)
     start = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.networks import Cache, CausalTransformer, TransformerConfig, make_linear
+from textenvs.spec import TextSpec
 
 ILLEGAL_LOGIT = -1e9  # finite, so that probability 0 times log-probability is 0 and not NaN
 
@@ -25,7 +26,15 @@ class Evaluation:
 
 
 class SequencePolicy(Protocol):
-    """What on-policy agents need of a policy; a small transformer and a language model fulfil it alike."""
+    """What on-policy agents need of a policy; a small transformer and a language model fulfil it alike.
+
+    It is a ``torch.nn.Module``; its random streams are ``generator`` (rollouts) and ``predict_generator``.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def act(
         self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
@@ -62,6 +71,34 @@ class SequencePolicy(Protocol):
 
     def values(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Values [B, T] as in ``evaluate``, and [B] of the states after the last token (0 once the budget is spent)."""
+        ...
+
+    def bind(self, spec: TextSpec, seed: int | None = None) -> None:
+        """Make ready for an environment, and restart the random streams from a seed if one is given.
+
+        Raises:
+            ValueError: the policy is for another kind of environment.
+        """
+        ...
+
+    def check_reference(self, reference: Any) -> None:
+        """Check that a reference is one for this policy.
+
+        Raises:
+            ValueError: it is of another kind, or an update of the policy would change it.
+        """
+        ...
+
+
+class Reference(Protocol):
+    """A policy that stays as it is, from which another one should not go too far."""
+
+    def bind(self, spec: TextSpec, seed: int | None = None) -> None:
+        """See :class:`SequencePolicy`."""
+        ...
+
+    def logprobs(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, T] of whole episodes, as ``SequencePolicy.evaluate`` gives them, without gradients."""
         ...
 
 
@@ -127,9 +164,8 @@ class IncrementalDecoder:
         if self._obs is None:
             new = np.ones(num_rows, dtype=bool)
         else:
-            changed = obs != self._obs
-            written = np.minimum(self._columns, row_length - 1)
-            new = (changed.sum(1) != 1) | ~changed[np.arange(num_rows), written] | (columns != self._columns + 1)
+            # One column more and nothing else changed: texts have no gaps, so it is the next one that was written.
+            new = ((obs != self._obs).sum(1) != 1) | (columns != self._columns + 1)
         # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
         self._obs, self._columns = None, columns
         # A finished row has no next column; it may be asked for (its action will be ignored), so give it the last one.
@@ -191,6 +227,11 @@ class TransformerPolicy(nn.Module):
         self.rollout_decoder = IncrementalDecoder(self.trunk, prompt_length)
         self.predict_decoder = IncrementalDecoder(self.trunk, prompt_length)
 
+    @property
+    def device(self) -> torch.device:
+        """See :class:`SequencePolicy`."""
+        return self.policy_head.weight.device
+
     def act(
         self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -244,6 +285,42 @@ class TransformerPolicy(nn.Module):
         values = self.value_head(self.trunk(rows, self.prompt_length))[..., 0]
         after = F.pad(values, (0, 1)).gather(1, lengths[:, None])[:, 0]
         return torch.where(self._generated(lengths), values, 0.0), after
+
+    @torch.no_grad()
+    def logprobs(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Tensor:
+        """See :class:`Reference`."""
+        return self.evaluate(rows, lengths, action_masks).logprobs
+
+    def bind(self, spec: TextSpec, seed: int | None = None) -> None:
+        """See :class:`SequencePolicy`."""
+        own = (self.policy_head.out_features, self.prompt_length, self.max_new_tokens)
+        wanted = (spec.num_tokens, spec.prompt_length, spec.max_new_tokens)
+        if own != wanted:
+            raise ValueError(
+                f"The environment has (num_tokens, prompt_length, max_new_tokens) = {wanted}; "
+                f"this policy was made for {own}."
+            )
+        if seed is not None:
+            streams = np.random.SeedSequence(seed).generate_state(3).tolist()[1:]
+            self.generator.manual_seed(streams[0])
+            self.predict_generator.manual_seed(streams[1])
+
+    def check_reference(self, reference: Any) -> None:
+        """See :class:`SequencePolicy`."""
+        if not isinstance(reference, TransformerPolicy):
+            raise ValueError(
+                f"The reference of a TransformerPolicy is one too, policy.frozen_copy(); "
+                f"got {type(reference).__name__}."
+            )
+        if any(parameter.requires_grad for parameter in reference.parameters()):
+            raise ValueError("The reference would change with the policy: give a frozen copy, policy.frozen_copy().")
+
+    def frozen_copy(self) -> TransformerPolicy:
+        """A copy that is never trained: the reference of a KL penalty."""
+        sizes = (self.policy_head.out_features, self.prompt_length, self.max_new_tokens)
+        twin = TransformerPolicy(*sizes, self.trunk.config, device=self.device)
+        twin.load_state_dict(self.state_dict())
+        return twin.requires_grad_(False)
 
     def _generated(self, lengths: Tensor) -> Tensor:
         return torch.arange(self.max_new_tokens, device=lengths.device) < lengths[:, None]

@@ -66,12 +66,13 @@ def lambda_returns(
 
 
 def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, epsilon: float = 1e-8) -> Tensor:
-    """Scale to variance 1 over the entries in the mask, and shift them to mean 0 unless told to keep the mean.
+    """Scale to variance 1 over the entries in the mask, and shift them to mean 0 unless told to leave zero where it is.
 
     Args:
         x: any shape.
         mask: bool, same shape.
-        shift_mean: False only rescales (for rewards, whose zero has a meaning).
+        shift_mean: False only divides, for rewards, whose zero has a meaning. (The code of Ziegler et al. 2019 adds the
+            mean back instead; that pays every token a constant, and so rewards or punishes length.)
         epsilon: added to the standard deviation.
 
     Returns:
@@ -83,10 +84,8 @@ def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, epsilon: float = 1e
     count = mask.sum()
     mean = torch.where(mask, x, zero).sum() / count
     centred = torch.where(mask, x - mean, zero)
-    scaled = centred / ((centred.square().sum() / count).sqrt() + epsilon)
-    if shift_mean:
-        return scaled
-    return torch.where(mask, scaled + mean, zero)
+    std = (centred.square().sum() / count).sqrt() + epsilon
+    return (centred if shift_mean else torch.where(mask, x, zero)) / std
 
 
 def _check_shapes(rewards: Tensor, values: Tensor, lengths: Tensor, bootstrap: Tensor) -> None:

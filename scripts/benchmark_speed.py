@@ -23,11 +23,17 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rich.console import Console
+from stable_baselines3 import PPO as StableBaselinesPPO
 
 import textenvs.errors
+from agents import DQN, PPO
+from agents.base import Agent
 from agents.benchmark.handwritten import HandwrittenReverse
+from agents.benchmark.sb3_peers import transformer_dqn, transformer_ppo
+from textenvs import as_sb3_vec_env
 
 Measure = Callable[[], float]
 """Does some work and returns its rate, in units of work per second."""
@@ -47,11 +53,43 @@ class Preset:
     """Steps of Gymnasium's vector environment per round."""
     scalar_steps: int
     """Steps of one environment per round."""
+    agent_rounds: int
+    """Turns of our agents and the peer's."""
+    agent_updates: int
+    """PPO's rollouts, each with its update, per round."""
+    replay_windows: int
+    """DQN's windows, each with its updates, per round."""
+    seconds_budget: float
+    """How long an agent may take to reach 0.9."""
+    seconds_seeds: int
+    """Seeds of the runs to 0.9."""
 
 
 PRESETS = {
-    "full": Preset(rounds=11, num_envs=1_024, native_steps=1_000, sync_steps=40, scalar_steps=5_000),
-    "smoke": Preset(rounds=2, num_envs=64, native_steps=20, sync_steps=5, scalar_steps=100),
+    "full": Preset(
+        rounds=11,
+        num_envs=1_024,
+        native_steps=1_000,
+        sync_steps=40,
+        scalar_steps=5_000,
+        agent_rounds=5,
+        agent_updates=8,
+        replay_windows=2,
+        seconds_budget=90.0,
+        seconds_seeds=3,
+    ),
+    "smoke": Preset(
+        rounds=2,
+        num_envs=64,
+        native_steps=20,
+        sync_steps=5,
+        scalar_steps=100,
+        agent_rounds=1,
+        agent_updates=2,
+        replay_windows=1,
+        seconds_budget=1.0,
+        seconds_seeds=1,
+    ),
 }
 
 
@@ -72,6 +110,13 @@ class Comparison:
     """Of the rounds' own ratios."""
     bar: float | None
     """The ratio that we ask of ourselves; None: reported without one."""
+    lower_is_better: bool = False
+    """Whether the bar is the most, not the least, that the ratio may be."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the bar, if there is one, is met."""
+        return self.bar is None or (self.ratio <= self.bar if self.lower_is_better else self.ratio >= self.bar)
 
 
 def compare(
@@ -119,7 +164,8 @@ def environments(preset: Preset) -> list[Comparison]:
                 bar,
             )
         )
-    for what, sizes in (("short texts", {"length": 4}), ("long texts", {"length": 64})):
+    lengths: list[tuple[str, dict[str, Any]]] = [("short texts", {"length": 4}), ("long texts", {"length": 64})]
+    for what, sizes in lengths:
         ours = partial(scalar_rate, gym.make("textenvs/Reverse-v0", **sizes).unwrapped, preset.scalar_steps)
         peers = partial(scalar_rate, HandwrittenReverse(**sizes, copy=True), preset.scalar_steps)
         comparisons.append(
@@ -168,10 +214,196 @@ def scalar_rate(env: gym.Env, steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
+# ------------------------------------------------------------------------------------------------- agents
+
+AGENT_LENGTHS = (4, 8, 16)
+"""Sizes of ``Reverse`` that the agents are timed on: the default, twice and four times that."""
+
+
+def ppo(preset: Preset) -> list[Comparison]:
+    """Our PPO against Stable-Baselines3's with the same transformer as features extractor: equal rollouts, minibatches,
+    epochs, and the same native vector environment. Its transformer reads each prefix by itself, ours a row at once."""
+    comparisons = []
+    for length in AGENT_LENGTHS:
+        num_steps = length * preset.agent_updates
+        ours = PPO(reverse_envs(64, length), seed=0, num_steps=length, epochs=4, num_minibatches=4)
+        peers = transformer_ppo(reverse_envs(64, length), num_steps=length, epochs=4, num_minibatches=4, seed=0)
+        comparisons.append(compare_learning("PPO", length, ours, peers, 64 * num_steps, preset.agent_rounds, bar=3.0))
+    return comparisons
+
+
+def dqn(preset: Preset) -> list[Comparison]:
+    """Our DQN against Stable-Baselines3's with the same transformer: equal gradient samples per environment step."""
+    comparisons = []
+    for length in AGENT_LENGTHS:
+        num_steps = length * preset.replay_windows
+        ours = DQN(reverse_envs(16, length), seed=0, num_steps=length, updates_per_window=16, batch_size=32)
+        peers = transformer_dqn(
+            reverse_envs(16, length),
+            num_steps=length,
+            updates=16,
+            batch_size=32 * length,  # transitions: as many as 32 episodes have
+            learning_starts=64 * length,
+            seed=0,
+        )
+        # Both begin to learn after 64 episodes.
+        for agent in (ours, peers):
+            agent.learn(65 * length)
+        comparisons.append(compare_learning("DQN", length, ours, peers, 16 * num_steps, preset.agent_rounds, bar=5.0))
+    return comparisons
+
+
+def compare_learning(
+    name: str, length: int, ours: Agent, peers: Any, timesteps: int, rounds: int, bar: float
+) -> Comparison:
+    """Timesteps per second of ``learn``, rollouts and updates together."""
+
+    def our_rate() -> float:
+        start, before = time.perf_counter(), ours.num_timesteps
+        ours.learn(timesteps)
+        return (ours.num_timesteps - before) / (time.perf_counter() - start)
+
+    def peer_rate() -> float:
+        start, before = time.perf_counter(), peers.num_timesteps
+        peers.learn(timesteps, reset_num_timesteps=False)
+        return (peers.num_timesteps - before) / (time.perf_counter() - start)
+
+    what = f"{name} on Reverse, {length} symbols"
+    peer = f"Stable-Baselines3's {name}, same transformer"
+    return compare(name, what, peer, "timesteps/s", our_rate, peer_rate, rounds, bar)
+
+
+def env_share(preset: Preset) -> list[Comparison]:
+    """Share of the environment and its reward in the wall time of PPO's training (as a rate: share per run)."""
+    comparisons = []
+    for length in AGENT_LENGTHS:
+        envs = TimedEnvs(reverse_envs(64, length))
+        agent = PPO(envs, seed=0)
+        agent.learn(64 * length)  # warm-up
+        envs.seconds, start = 0.0, time.perf_counter()
+        agent.learn(64 * length * preset.agent_updates * 4)
+        whole = time.perf_counter() - start
+        comparisons.append(
+            Comparison(
+                "environment's share of PPO's wall time",
+                f"Reverse, {length} symbols: share of env and reward together",
+                "whole of learn()",
+                "ms",
+                1e3 * envs.seconds,
+                1e3 * whole,
+                envs.seconds / whole,
+                envs.seconds / whole,
+                envs.seconds / whole,
+                bar=0.05,
+                lower_is_better=True,
+            )
+        )
+    return comparisons
+
+
+class TimedEnvs(gym.vector.VectorWrapper):
+    """Adds up the seconds spent in the environment."""
+
+    seconds = 0.0
+
+    def step(self, actions: Any) -> Any:
+        start = time.perf_counter()
+        result = super().step(actions)
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+def seconds_to_solve(preset: Preset) -> list[Comparison]:
+    """Seconds of learning to 0.9 of the normalised score (the first of two evaluations in a row), beside
+    Stable-Baselines3's PPO with its default ``MlpPolicy`` and hyper-parameters, 64 environments and its default
+    rollout of 2,048 steps, on the same native environment. Medians of a few seeds; evaluation does not count."""
+    comparisons = []
+    tasks: list[tuple[str, dict[str, Any]]] = [("Reverse", {"length": 4}), ("HiddenTarget", {"length": 8})]
+    for name, sizes in tasks:
+        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for seed in range(preset.seconds_seeds):
+            for who in seconds:
+                seconds[who].append(run_to_solve(who, name, sizes, seed, preset.seconds_budget))
+        ours, theirs = (statistics.median(values) for values in seconds.values())
+        pairs = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
+        comparisons.append(
+            Comparison(
+                "PPO to 0.9 of the normalised score",
+                f"{name} {sizes}: seconds (at most {preset.seconds_budget:g}; ratio: theirs over ours)",
+                "Stable-Baselines3's PPO, MlpPolicy, defaults",
+                "s",
+                ours,
+                theirs,
+                theirs / ours,
+                min(pairs),
+                max(pairs),
+                bar=None,
+            )
+        )
+    return comparisons
+
+
+def run_to_solve(who: str, name: str, sizes: dict[str, Any], seed: int, budget: float) -> float:
+    """Seconds of learning until two evaluations in a row are at 0.9, or the budget."""
+    env_id = f"textenvs/{name}-v0"
+    sizes = {**sizes, "task_seed": seed} if name == "HiddenTarget" else sizes
+    envs = gym.make_vec(env_id, num_envs=64, vectorization_mode="vector_entry_point", **sizes)
+    task = envs.unwrapped.task  # type: ignore[attr-defined]
+    agent: Any
+    if who == "ours":
+        agent = PPO(envs, seed=seed)
+        more: dict[str, Any] = {}
+    else:
+        agent = StableBaselinesPPO("MlpPolicy", as_sb3_vec_env(envs), n_steps=32, seed=seed, device="cpu")
+        more = {"reset_num_timesteps": False}
+    split, episodes = ("test", 256) if task.has_prompts else ("train", 1)
+    seconds, in_a_row, first = 0.0, 0, 0.0
+    while seconds < budget:
+        start = time.perf_counter()
+        agent.learn(64 * 32, **more)
+        seconds += time.perf_counter() - start
+        score = greedy_score(agent, env_id, {**sizes, "split": split}, episodes)
+        if (score - task.random_score) / (task.optimum - task.random_score) < 0.9:
+            in_a_row = 0
+            continue
+        in_a_row += 1
+        first = seconds if in_a_row == 1 else first
+        if in_a_row == 2:
+            return first
+    return budget
+
+
+def greedy_score(agent: Any, env_id: str, kwargs: dict[str, Any], episodes: int) -> float:
+    """Mean score of the first episode of ``episodes`` sub-environments; ``agent`` has ``predict``."""
+    envs = gym.make_vec(
+        env_id,
+        num_envs=episodes,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode=AutoresetMode.NEXT_STEP,
+        **kwargs,
+    )
+    obs, _ = envs.reset(seed=12345)
+    scores, open_ = np.zeros(episodes), np.ones(episodes, dtype=bool)
+    while open_.any():
+        obs, rewards, ended, _, _ = envs.step(agent.predict(obs, deterministic=True)[0])
+        scores[open_] += rewards[open_]
+        open_ &= ~ended
+    return float(scores.mean())
+
+
+def reverse_envs(num_envs: int, length: int) -> Any:
+    """Our vector environment of ``Reverse``."""
+    return native_envs(num_envs, {"length": length})
+
+
 # ------------------------------------------------------------------------------------------------- all of it
 
 SECTIONS: dict[str, Callable[[Preset], list[Comparison]]] = {
     "environments": environments,
+    "ppo": ppo,
+    "dqn": dqn,
+    "env_share": env_share,
+    "seconds": seconds_to_solve,
 }
 
 
@@ -192,14 +424,16 @@ def main(options: Options, console: Console) -> int:
             if name not in known:
                 console.print(f"[red]{textenvs.errors.unknown_name(kind, name, known)}[/red]")
                 return 2
+    torch.set_num_threads(1)
     preset = PRESETS[options.preset]
+    is_smoke = options.preset == "smoke"
     comparisons: list[Comparison] = []
     for name in options.sections:
         with console.status(f"measuring: {name}"):
-            comparisons += SECTIONS[name](preset)
-    is_smoke = options.preset == "smoke"
-    for line in show(comparisons, with_bars=not is_smoke):
-        console.print(line, highlight=False)
+            measured = SECTIONS[name](preset)
+        for line in show(measured, with_bars=not is_smoke):
+            console.print(line, highlight=False)
+        comparisons += measured
     if is_smoke:
         console.print("\nThe smoke preset only shows that everything runs: its figures mean nothing.")
     if options.out is not None:
@@ -216,11 +450,13 @@ def show(comparisons: Sequence[Comparison], *, with_bars: bool) -> Iterator[str]
             section = each.section
             yield f"\n{section}: ratios of medians, lowest and highest round in brackets"
         yield f"  {each.what}"
-        yield f"    {each.our_rate:,.0f} {each.unit}; {each.peer}: {each.peer_rate:,.0f}"
-        verdict = (
-            f", bar {each.bar:g}: {'met' if each.ratio >= each.bar else 'MISSED'}" if with_bars and each.bar else ""
-        )
-        yield f"    ratio {each.ratio:.2f} ({each.lowest:.2f} to {each.highest:.2f}){verdict}"
+        yield f"    {_rate(each.our_rate)} {each.unit}; {each.peer}: {_rate(each.peer_rate)}"
+        verdict = f", bar {each.bar:g}: {'met' if each.met else 'MISSED'}" if with_bars and each.bar else ""
+        yield f"    ratio {each.ratio:.3g} ({each.lowest:.3g} to {each.highest:.3g}){verdict}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def report(preset: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:

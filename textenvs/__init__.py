@@ -12,6 +12,7 @@ from textenvs.spec import TextSpec
 from textenvs.tasks import Task
 from textenvs.vector import TextVectorEnv
 from textenvs.vocab import Vocab
+from textenvs.wrappers import as_sb3_vec_env
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "TextSpec",
     "TextVectorEnv",
     "Vocab",
+    "as_sb3_vec_env",
     "check_reward",
     "episodes_from_rows",
     "from_prompts",

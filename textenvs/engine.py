@@ -159,9 +159,11 @@ class TextEngine:
         """
         illegal = None if self.masks is None else ~self.masks[self._env_index[rows], actions]
         # One flat index is several times faster than a pair of indices.
-        self.rows.reshape(-1)[self._first_column[rows] + self.written[rows]] = actions
-        self.written[rows] += 1
-        over = self.written[rows] == self.spec.max_new_tokens
+        written = self.written[rows]
+        self.rows.reshape(-1)[self._first_column[rows] + written] = actions
+        written = written + 1
+        self.written[rows] = written
+        over = written == self.spec.max_new_tokens
         for eos in self.spec.eos_ids:
             over |= actions == eos
         if illegal is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,18 +139,30 @@ def load_tokenizer(name: str | Path) -> Any:
         ValueError: there is no such tokenizer, or no network to fetch it.
     """
     try:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError as error:
         raise ImportError(
             "A tokenizer by name needs the transformers package: install the extra, e.g. pip install 'textenvs[lm]'."
         ) from error
+    # A tokenizer of one's own comes back as it was saved. AutoTokenizer would go by the model beside it, if that is a
+    # Qwen2 for instance, and add that model's special tokens.
+    reader = PreTrainedTokenizerFast if _has_own_tokenizer(Path(name)) else AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(str(name))
+        return reader.from_pretrained(str(name))
     except (OSError, ValueError) as error:
         local = Path(name).is_dir()
         where = "the folder holds none" if local else "it is no local folder, and the hub has none or cannot be reached"
         reason = str(error).splitlines()[0]
         raise ValueError(f"Cannot load the tokenizer {str(name)!r}: {where}. ({reason})") from error
+
+
+def _has_own_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer that is of no model's class."""
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return config.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def _name(tokenizer: Any) -> str:

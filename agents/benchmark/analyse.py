@@ -185,7 +185,7 @@ def stratified_iqm(
     strata = [np.asarray(values, dtype=np.float64) for values in scores]
     value = float(interquartile_mean(np.concatenate(strata)))
     num_runs = sum(len(values) for values in strata)
-    if max(len(values) for values in strata) == 1:
+    if min(len(values) for values in strata) == 1:
         return Estimate(value, np.nan, np.nan, num_runs)
     drawn = [values[resample(len(values), rng, num_resamples)] for values in strata]
     low, high = percentile_interval(interquartile_mean(np.concatenate(drawn, axis=1)))
@@ -240,7 +240,11 @@ def geometric_mean_ratio(
 
     `pairs` holds (times of a, times of b) for each environment, aligned: entry i of both is the same seed,
     that is the same task and the same prompts. exp of the mean over environments of the mean over runs of
-    log(a / b); runs are resampled within their environment, both agents together.
+    log(a / b).
+
+    Runs are resampled within their environment, both agents together, and one fewer than there are: so the
+    variance between resamples is that of the mean, not (n − 1) / n of it (Rao and Wu, 1988). There is no
+    interval where an environment has a single pair, since nothing is known about its spread.
     """
     logs, only_a, only_b, both = [], 0, 0, 0
     for a, b in pairs:
@@ -254,7 +258,7 @@ def geometric_mean_ratio(
         both += int((~a.observed & ~b.observed).sum())
     value = float(np.exp(np.mean([log.mean() for log in logs])))
     low = high = np.nan
-    if max(len(log) for log in logs) > 1:
-        drawn = [log[resample(len(log), rng, num_resamples)].mean(axis=1) for log in logs]
+    if min(len(log) for log in logs) > 1:
+        drawn = [log[resample(len(log), rng, num_resamples)[:, 1:]].mean(axis=1) for log in logs]
         low, high = (float(end) for end in percentile_interval(np.exp(np.mean(drawn, axis=0))))
     return Ratio(value, low, high, sum(len(log) for log in logs), only_a, only_b, both)

@@ -126,11 +126,12 @@ def play_all(settings: Sequence[RunSetting], out: Path, jobs: int, on_event: Cal
     workers: list[_Worker] = []
     try:
         while waiting or any(worker.setting for worker in workers):
-            while waiting and len(workers) < jobs:
-                workers.append(_Worker(out))
             for worker in workers:
                 if worker.setting is None and waiting:
                     worker.give(waiting.popleft())
+            while waiting and len(workers) < jobs:
+                workers.append(_Worker(out))
+                workers[-1].give(waiting.popleft())
             busy = {worker.connection: worker for worker in workers if worker.setting is not None}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]

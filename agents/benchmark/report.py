@@ -73,8 +73,7 @@ def write_report(out: Path, report: Report) -> Path:
     return page
 
 
-# -- figures of a cell
-# -------------------------------------------------------------------------------------------------
+# -- figures of a cell ---------------------------------------------------------------------------------------
 
 
 def _figures(cell: Cell, thresholds: Sequence[float]) -> dict[str, tuple[str, str]]:
@@ -83,31 +82,57 @@ def _figures(cell: Cell, thresholds: Sequence[float]) -> dict[str, tuple[str, st
     columns = [("episodes", threshold) for threshold in thresholds] + [("timesteps", top), ("seconds", top)]
     return {
         **{f"{AXIS_NAMES[axis]} to {level:g}": median_text(cell, axis, level) for axis, level in columns},
-        f"reached {top:g}": (f"{cell.reached(top)} of {len(cell.runs)}", ""),
+        f"runs at {top:g}": (f"{cell.reached(top)}/{len(cell.runs)}", ""),
         "data use": (factor(cell.data_utilisation), ""),
         "final score": score_text(cell.final_score),
     }
 
 
-# -- terminal
-# ----------------------------------------------------------------------------------------------------------
+def _overall(summary: Summary, agent: str) -> dict[str, tuple[str, str]]:
+    """The same columns over all environments, as far as a single figure makes sense."""
+    top = max(summary.thresholds)
+    cells = [cell for cell in summary.cells.values() if cell.agent == agent]
+    reached, runs = sum(cell.reached(top) for cell in cells), sum(len(cell.runs) for cell in cells)
+    return {
+        **dict.fromkeys(_figures(cells[0], summary.thresholds), ("", "")),
+        f"runs at {top:g}": (f"{reached}/{runs}", ""),
+        "data use": (factor(summary.data_utilisation(agent)), ""),
+        "final score": score_text(summary.scores[agent]),
+    }
+
+
+def _blocks(summary: Summary) -> list[tuple[str, dict[str, dict[str, tuple[str, str]]]]]:
+    """The table: (environment, agent → column → (value, interval))."""
+    blocks = [
+        (name, {cell.agent: _figures(cell, summary.thresholds) for cell in summary.row(name)})
+        for name in summary.environments
+    ]
+    if len(blocks) > 1:
+        blocks.append(("all environments", {agent: _overall(summary, agent) for agent in summary.agents}))
+    return blocks
+
+
+# -- terminal ------------------------------------------------------------------------------------------------
 
 
 def print_report(report: Report, console: Console) -> None:
     """The table and the words, on the terminal."""
     summary = report.summary
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, header_style="bold")
-    table.add_column("")
-    columns = list(_figures(next(iter(summary.cells.values())), summary.thresholds))
-    columns = [column for column in columns if not column.startswith("tokens")]  # 80 characters are not enough
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    blocks = _blocks(summary)
+    columns = [
+        column
+        for column in next(iter(blocks[0][1].values()))
+        if not column.startswith("tokens")  # for which 80 characters are not enough
+    ]
     for column in columns:
         table.add_column("\n".join(column.split(" ", 1)), justify="right")
-    for environment in summary.environments:
+    for environment, rows in blocks:
         table.add_row(Text(environment, style="bold"))
-        for cell in summary.row(environment):
-            figures = _figures(cell, summary.thresholds)
+        for agent, figures in rows.items():
             texts = ["\n".join(part for part in figures[column] if part) for column in columns]
-            table.add_row(Text(f"  {cell.agent}"), *texts)
+            table.add_row(Text(f"  {agent}"), *texts)
     console.print(report.title, style="bold", highlight=False, markup=False)
     console.print(table)
     console.print(NOTE + "\n", style="dim", highlight=False)
@@ -116,7 +141,6 @@ def print_report(report: Report, console: Console) -> None:
 
 
 # -- page ----------------------------------------------------------------------------------------------------
-# ----------
 
 
 def html(report: Report) -> str:
@@ -149,7 +173,7 @@ def html(report: Report) -> str:
 {_table(summary)}
 <p class="note">{_unbroken(NOTE)} Scores are normalised: 0 is random play, 1 the best possible. A threshold is crossed
 at the first of two consecutive evaluations at or above it. Final score: mean over runs at their end, which is where
-they stopped because they had succeeded, or the end of the budget.</p>
+they stopped because they had succeeded, or the end of the budget; over all environments, the interquartile mean.</p>
 {_ratios(summary)}
 <h2>Learning curves</h2>
 <p class="note">Mean normalised score of greedy play over runs, with a 95 % bootstrap band. Each marker is one run
@@ -179,6 +203,8 @@ def _curves(summary: Summary, axis: str) -> str:
 
 
 def _data_cell(label: str, value: str, interval: str) -> str:
+    if not value:
+        return '<td class="empty"></td>'
     small = f"<small>{escape(interval)}</small>" if interval else ""
     return f'<td data-label="{escape(label)}"><b>{escape(value)}</b>{small}</td>'
 
@@ -194,13 +220,12 @@ def _head(names: Iterable[str], columns: Iterable[str]) -> str:
 
 
 def _table(summary: Summary) -> str:
-    body, columns = "", []
-    for environment in summary.environments:
-        for number, cell in enumerate(summary.row(environment)):
-            figures = _figures(cell, summary.thresholds)
-            columns = list(figures)
+    body, blocks = "", _blocks(summary)
+    columns = next(iter(blocks[0][1].values()))
+    for environment, rows in blocks:
+        for number, (agent, figures) in enumerate(rows.items()):
             cells = "".join(_data_cell(column, *figure) for column, figure in figures.items())
-            names = _name_cell("environment", environment) + _name_cell("agent", cell.agent)
+            names = _name_cell("environment", environment) + _name_cell("agent", agent)
             body += f"{'<tr>' if number else FIRST}{names}{cells}</tr>\n"
     head = _head(("environment", "agent"), columns)
     return f'<table class="figures">{head}<tbody>\n{body}</tbody></table>'

@@ -28,8 +28,8 @@ from agents.benchmark.rows import Run, read_run
 from agents.benchmark.suites import BenchmarkError, RunSetting, Suite, suite_settings
 
 PARTIAL = ".partial"
-REPORT_MODULES = ("analyse.py", "plots.py", "pool.py", "report.py", "summary.py", "words.py")
-"""Files of the benchmark that come after the rows, or only say where a run is played."""
+ROW_MODULES = tuple(f"agents/benchmark/{name}.py" for name in ("accounting", "rows", "run"))
+"""The part of the benchmark that decides rows: the rest comes after them, or its data is compared itself."""
 
 
 def run_name(setting: RunSetting) -> str:
@@ -70,8 +70,9 @@ def code_digest() -> str:
         root = Path(package.__path__[0])
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root.parent).as_posix()
-            if not (name.startswith("agents/benchmark/") and path.name in REPORT_MODULES):
-                digest.update(f"{name}\0{code_alone(path.read_text(encoding='utf-8'))}\0".encode())
+            if name.startswith(("agents/lm/", "agents/benchmark/")) and name not in ROW_MODULES:
+                continue
+            digest.update(f"{name}\0{code_alone(path.read_text(encoding='utf-8'))}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -71,10 +71,10 @@ class RunSetting:
         return f"{self.agent.name} on {self.environment.name}, seed {self.seed}"
 
 
-REVERSE = EnvironmentSetting("Reverse 4 of 8", "textenvs/Reverse-v0", 12_000, {"length": 4, "num_symbols": 8})
-PREFIX_LOCK = EnvironmentSetting("PrefixLock 8 of 8", "textenvs/PrefixLock-v0", 8_000, {"length": 8, "num_symbols": 8})
+REVERSE = EnvironmentSetting("Reverse 4 of 8", "textenvs/Reverse-v0", 5_000, {"length": 4, "num_symbols": 8})
+PREFIX_LOCK = EnvironmentSetting("PrefixLock 8 of 8", "textenvs/PrefixLock-v0", 5_000, {"length": 8, "num_symbols": 8})
 HIDDEN_TARGET = EnvironmentSetting(
-    "HiddenTarget 8 of 16", "textenvs/HiddenTarget-v0", 8_000, {"length": 8, "num_symbols": 16}
+    "HiddenTarget 8 of 16", "textenvs/HiddenTarget-v0", 4_000, {"length": 8, "num_symbols": 16}
 )
 
 SUITES = {

@@ -93,6 +93,10 @@ class Summary:
         """The cells of an environment."""
         return [self.cells[environment, agent] for agent in self.agents if (environment, agent) in self.cells]
 
+    def data_utilisation(self, agent: str) -> float:
+        """Median over environments."""
+        return float(np.median([cell.data_utilisation for cell in self.cells.values() if cell.agent == agent]))
+
     def leader(self, axis: str, threshold: float) -> str | None:
         """The agent that needs least on the geometric mean; None where no two share runs or none ever gets
         there.

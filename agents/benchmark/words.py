@@ -71,7 +71,7 @@ def conclusions(summary: Summary) -> list[str]:
     threshold = max(summary.thresholds)
     paragraphs = [_reached(summary, threshold)]
     if summary.leader("episodes", threshold) is not None:
-        paragraphs.append(_ranking(summary, "episodes", threshold) + _exceptions(summary, threshold))
+        paragraphs.append(_ranking(summary, "episodes", threshold))
         paragraphs.append(_ranking(summary, "seconds", threshold) + _trade_off(summary, threshold))
     paragraphs.append(_utilisation(summary, threshold))
     paragraphs.append(_caveat(summary))
@@ -108,74 +108,88 @@ def _compare(summary: Summary, comparison: Comparison) -> str:
     top, things = f"{comparison.threshold:g}", AXIS_NAMES[comparison.axis]
     if ratio.both_censored == ratio.num_pairs:
         return f"Neither {a} nor {b} reached {top} in any pair of runs."
+
     bound = {"≥": "at least ", "≤": "at most ", "≈": "roughly ", "": ""}[ratio_sign(ratio)]
+    needed = f"{a} needed {bound}{factor(ratio.value)} times the {things} of {b}"
     environments = sum((name, a) in summary.cells and (name, b) in summary.cells for name in summary.environments)
-    scope = f"geometric mean over {count(environments, 'environment')}, {count(ratio.num_pairs, 'pair')} of runs"
+    details = f"geometric mean over {count(environments, 'environment')}, {count(ratio.num_pairs, 'pair')} of runs"
+    if not np.isnan(ratio.low):
+        interval = "95 % interval of this bound" if bound else "95 % interval"
+        details = f"{interval} {factor(ratio.low)} to {factor(ratio.high)}; {details}"
     undecided = ""
     if ratio.both_censored:
         undecided = f" In {count(ratio.both_censored, 'pair')} neither got there, which counts as equal."
-    needed = f"{a} needed {bound}{factor(ratio.value)} times"
-    if np.isnan(ratio.low):
+
+    if contested(summary, comparison):
         return (
-            f"To reach {top}, {needed} the {things} of {b} ({scope}); with one run each there is no interval, "
-            f"so it may be chance.{undecided}"
+            f"Who needs fewer {things} to reach {top} depends on the environment: {_winners(summary, comparison)}. "
+            f"Overall, {needed} ({details}).{undecided}"
         )
-    of_bound = " of this bound" if bound else ""
-    interval = f"95 % interval{of_bound} {factor(ratio.low)} to {factor(ratio.high)}"
     if comparison.clear:
-        return f"To reach {top}, {needed} the {things} of {b} ({interval}; {scope}).{undecided}"
-    if ratio.low <= 1.0 <= ratio.high:
-        reason = "which includes 1"
+        return f"To reach {top}, {needed} ({details}).{undecided}"
+    if np.isnan(ratio.low):
+        reason = "with a single pair of runs on an environment there is no interval, so it may be chance"
+    elif ratio.low <= 1.0 <= ratio.high:
+        reason = "the interval includes 1"
     else:
         loser, pairs = (b, ratio.only_b_censored) if ratio.low > 1.0 else (a, ratio.only_a_censored)
-        reason = f"but {loser} alone did not get there in {count(pairs, 'pair')}, so the truth may lie beyond 1"
+        reason = f"{loser} alone did not get there in {count(pairs, 'pair')}, so the truth may lie beyond 1"
     return (
-        f"There is no clear difference between {a} and {b} in the {things} to {top}: {needed} those of {b} "
-        f"({interval}, {reason}; {scope}).{undecided}"
+        f"There is no clear difference between {a} and {b} in the {things} to {top}: {needed} ({details}), "
+        f"but {reason}.{undecided}"
     )
 
 
-def _exceptions(summary: Summary, threshold: float) -> str:
-    """Environments where the agent that is best overall is beaten."""
-    best = summary.leader("episodes", threshold)
-    sentences = ""
-    for environment in summary.environments:
-        cells = {cell.agent: cell for cell in summary.row(environment)}
-        quickest = min(cells.values(), key=lambda cell: cell.medians["episodes", threshold].value)
-        own = cells.get(str(best))
-        if own is None or quickest.medians["episodes", threshold].value >= own.medians["episodes", threshold].value:
-            continue
-        medians = [f"{cell.agent} {median_text(cell, 'episodes', threshold)[0]}" for cell in (quickest, own)]
-        sentences += (
-            f" On {environment}, {quickest.agent} needed fewer than {best} (medians: {enumerate_words(medians)})."
-        )
-    return sentences
+def contested(summary: Summary, comparison: Comparison) -> bool:
+    """Whether each of the two agents has the lower median on some environment."""
+    return len({cell.agent for cell, _ in _lower_medians(summary, comparison)}) > 1
+
+
+def _lower_medians(summary: Summary, comparison: Comparison) -> list[tuple[Cell, Cell]]:
+    """(the cell with the lower median, the other) for the environments where the two medians differ."""
+    key, ordered = (comparison.axis, comparison.threshold), []
+    for name in summary.environments:
+        first, second = summary.cells.get((name, comparison.a)), summary.cells.get((name, comparison.b))
+        if first is not None and second is not None and first.medians[key].value != second.medians[key].value:
+            swap = second.medians[key].value < first.medians[key].value
+            ordered.append((second, first) if swap else (first, second))
+    return ordered
+
+
+def _winners(summary: Summary, comparison: Comparison) -> str:
+    """ "A on X (median 100 against 200) and Y (…), B on Z (…)"."""
+    places: dict[str, list[str]] = {}
+    for winner, loser in _lower_medians(summary, comparison):
+        medians = [median_text(cell, comparison.axis, comparison.threshold)[0] for cell in (winner, loser)]
+        places.setdefault(winner.agent, []).append(f"{winner.environment} ({medians[0]} against {medians[1]})")
+    return ", ".join(f"{agent} on {enumerate_words(where)}" for agent, where in places.items())
+
+
+def _beats_all(summary: Summary, agent: str, axis: str, threshold: float) -> bool:
+    """Whether every other agent clearly needs more, and on no environment less."""
+    comparisons = [
+        summary.comparisons.get((other, agent, axis, threshold)) for other in summary.agents if other != agent
+    ]
+    return all(c is not None and c.clear and not contested(summary, c) for c in comparisons)
 
 
 def _trade_off(summary: Summary, threshold: float) -> str:
-    """Says so where one agent clearly needs less data and another clearly less time."""
+    """Says so where one agent needs less data than all others and another less time."""
     data, time = summary.leader("episodes", threshold), summary.leader("seconds", threshold)
     if data is None or time is None or data == time:
         return ""
-    orders = [
-        summary.comparisons[time, data, "episodes", threshold],
-        summary.comparisons[data, time, "seconds", threshold],
-    ]
-    return f" So {data} needs less data, {time} less time." if all(order.clear for order in orders) else ""
+    decided = _beats_all(summary, data, "episodes", threshold) and _beats_all(summary, time, "seconds", threshold)
+    return f" So {data} needs less data, {time} less time." if decided else ""
 
 
 def _utilisation(summary: Summary, threshold: float) -> str:
-    used = {
-        agent: float(np.median([cell.data_utilisation for cell in summary.cells.values() if cell.agent == agent]))
-        for agent in summary.agents
-    }
+    used = {agent: summary.data_utilisation(agent) for agent in summary.agents}
     parts = [f"{factor(value)} times with {agent}" for agent, value in used.items()]
     text = f"Every token that was written entered gradient steps {enumerate_words(parts)} (median)."
     if len(set(used.values())) > 1:
         text += " That is how much was done with the data, not how well it was used"
         best = summary.leader("episodes", threshold)
-        others = [summary.comparisons.get((agent, str(best), "episodes", threshold)) for agent in used if agent != best]
-        if best is not None and all(other is not None and other.clear for other in others):
+        if best is not None and _beats_all(summary, best, "episodes", threshold):
             verb = "is" if used[best] == max(used.values()) else "is not"
             text += f": the agent that needed the fewest episodes ({best}) {verb} the one that used each token most"
         text += "."

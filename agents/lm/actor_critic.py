@@ -142,8 +142,9 @@ class LMActorCritic(nn.Module):
         ids = (torch.arange(8, device=self.device).view(2, 4) * 7 + 1) % size
         name = type(self._lm).__name__
         try:
-            expected = self._lm(input_ids=ids).logits
-            hidden = self._trunk(input_ids=ids, use_cache=False).last_hidden_state
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+            expected = self._lm(**inputs).logits
+            hidden = self._trunk(**inputs).last_hidden_state
             logits = self._lm.get_output_embeddings()(hidden)
             decoder = self._new_decoder(prompt_length=2, row_length=4, pad_id=size, bos_id=None)
             rows = ids.cpu().numpy()
@@ -193,11 +194,6 @@ class LMActorCritic(nn.Module):
                     f"The environment was made with another tokenizer than {name}'s: it has {spec.num_tokens} tokens, "
                     f"this one {len(self.tokenizer)}. Make it with tokenizer=policy.tokenizer."
                 )
-        for trunk, what in ((self._trunk, name), (self.critic, "The critic")):
-            if trunk is not None:
-                self._check_sizes(trunk, what, spec)
-        if self._lm.get_output_embeddings().weight.shape[0] < spec.num_tokens:
-            raise ValueError(f"{name} can write fewer tokens than the {spec.num_tokens} of the environment.")
         if self.bos_token_id is None and spec.prompt_length == 0:
             candidates = (getattr(self.tokenizer, "bos_token_id", None), self._lm.config.bos_token_id)
             self.bos_token_id = next((i for i in candidates if i is not None), None)
@@ -205,6 +201,11 @@ class LMActorCritic(nn.Module):
                 raise ValueError(
                     f"The environment has no prompts, and {name} no BOS token to begin a text with: give bos_token_id=."
                 )
+        for trunk, what in ((self._trunk, name), (self.critic, "The critic")):
+            if trunk is not None:
+                self._check_sizes(trunk, what, spec)
+        if self._lm.get_output_embeddings().weight.shape[0] < spec.num_tokens:
+            raise ValueError(f"{name} can write fewer tokens than the {spec.num_tokens} of the environment.")
         if seed is not None:
             self._seed(seed)
         self._spec = spec
@@ -259,7 +260,10 @@ class LMActorCritic(nn.Module):
                 f"The reference is a {theirs[0]} with {theirs[1]} tokens, the policy a {ours[0]} with {ours[1]}: their "
                 f"log-probabilities cannot be compared."
             )
-        for name in ("temperature", "bos_token_id"):
+        names = ["temperature", "bos_token_id"]
+        if other.bos_token_id is None and self.spec.prompt_length == 0:
+            names.remove("bos_token_id")  # it will find the one that this policy has found
+        for name in names:
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(
                     f"The reference has {name}={getattr(other, name)}, the policy {getattr(self, name)}: both need the "
@@ -278,7 +282,21 @@ class LMActorCritic(nn.Module):
     ) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`agents.policies.SequencePolicy`."""
         assert self.spec
-        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)
+        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)[:2]
+
+    @property
+    def has_values_at_hand(self) -> bool:
+        """Whether values cost next to nothing while playing: a critic of its own would have to read along."""
+        return self.critic is None
+
+    def act_with_values(
+        self, obs: np.ndarray, action_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As ``act``, and the values float32 [N] of the states."""
+        assert self.spec
+        actions, logprobs, hidden = self._act(self.rollout_decoder, self.generator, obs, action_mask, False)
+        with torch.inference_mode():
+            return actions, logprobs, self.value_head(hidden.float())[:, 0].cpu().numpy().copy()
 
     def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
         """See :class:`agents.policies.SequencePolicy`."""
@@ -299,9 +317,10 @@ class LMActorCritic(nn.Module):
         obs: np.ndarray,
         action_mask: np.ndarray | None,
         deterministic: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
         with self._precision():
-            logits = self._logits(decoder(obs))
+            hidden = decoder(obs)
+            logits = self._logits(hidden)
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
         probabilities = logits.softmax(-1)
@@ -312,7 +331,7 @@ class LMActorCritic(nn.Module):
             actions = sample(probabilities, uniforms)
         chosen = probabilities.gather(-1, actions[:, None])[:, 0].log()
         # Copies: tensors of inference mode could not take part in an update.
-        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
+        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy(), hidden
 
     # -- whole episodes ------------------------------------------------------------------------------------------------
 
@@ -331,7 +350,7 @@ class LMActorCritic(nn.Module):
 
         def part(rows: Tensor, lengths: Tensor, masks: Tensor | None) -> tuple[Tensor]:
             hidden, generated = self._states(self._trunk, rows, lengths)
-            chosen, _ = self._token_statistics(hidden[generated], rows, generated, masks)
+            chosen, _ = self._token_statistics(hidden[generated], rows, generated, masks, entropies=False)
             return (self._scatter(chosen, generated),)
 
         return self._in_parts(part, rows, lengths, action_masks)[0]
@@ -406,16 +425,21 @@ class LMActorCritic(nn.Module):
     _padding_id = 0  # any embedding will do for padding: nobody looks at it
 
     def _token_statistics(
-        self, hidden: Tensor, rows: Tensor, generated: Tensor, action_masks: Tensor | None
+        self, hidden: Tensor, rows: Tensor, generated: Tensor, action_masks: Tensor | None, entropies: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies [M] of the generated tokens, from the states [M, width] before them."""
+        """Log-probabilities and entropies [M] of the generated tokens, from the states [M, width] before them; without
+        ``entropies`` the second is the first again."""
         tokens = rows[:, self.spec.prompt_length :][:, : generated.shape[1]][generated]
         masks = None if action_masks is None else action_masks[:, : generated.shape[1]][generated]
 
         def part(hidden: Tensor, tokens: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
             with self._precision():
                 logits = self._logits(hidden)
-            logprobs = F.log_softmax(mask_logits(logits, masks), -1)
+            logits = mask_logits(logits, masks)
+            if not entropies:
+                chosen = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+                return chosen, chosen
+            logprobs = F.log_softmax(logits, -1)
             chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
             return chosen, -(logprobs.exp() * logprobs).sum(-1)
 

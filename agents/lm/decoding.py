@@ -1,9 +1,9 @@
 """Incremental decoding of Hugging Face language models in the rhythm of ``env.step``.
 
-Keys and values of all rows stand in one slab per layer, [N, heads, 2C, head width] for contexts of at most C tokens.
-Rows are aligned on the right: whatever their lengths, all of them write the same column, and each attends to the
-columns from its own start. When the slab is full, its last C columns move to the front. A row that is new is read into
-the columns just before the current one, so that old and new rows go on together.
+Keys and values of all rows stand in one slab per layer, [N, heads, columns, head width]. Rows are aligned on the right:
+whatever their lengths, all of them write the same column, and each attends to the columns from its own start. When the
+slab is full, its last columns, as many as the longest context has tokens, move to the front. A row that is new is read
+into the columns just before the current one, so that old and new rows go on together.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ class KeyValueSlab:
 
     Args:
         num_rows: N.
-        context: C, the longest context in tokens.
+        context: the longest context in tokens.
 
     Attributes:
-        next: the column that is written next, the same for all rows; C at first.
+        next: the column that is written next, the same for all rows.
         starts: int64 [N], the first column of each row's context.
     """
 
     def __init__(self, num_rows: int, context: int, device: torch.device) -> None:
         self.num_rows, self.context, self.device = num_rows, context, device
-        self.next = context
-        self.starts = np.full(num_rows, context, dtype=np.int64)
+        self.num_columns = context + max(context // 2, 1)
+        self.next = 0
+        self.starts = np.zeros(num_rows, dtype=np.int64)
+        # Zeros, not empty: whatever stands before a row's start has weight 0, and 0 times NaN is NaN.
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._hidden = torch.zeros(num_rows, 1, 1, 2 * context, device=device)  # additive: −inf before the start
-        self._first, self._ragged = context, False
+        self._hidden = torch.zeros(num_rows, 1, 1, self.num_columns, device=device)  # additive: −inf before the start
+        self._first, self._ragged = 0, False
 
     def begin(self, rows: np.ndarray, starts: np.ndarray) -> None:
         """The contexts of ``rows`` [n] begin at the columns ``starts`` [n]."""
@@ -55,21 +57,24 @@ class KeyValueSlab:
         self._place(rows)
 
     def make_room(self) -> None:
-        """Move the last C columns to the front if the slab is full."""
-        if self.next < 2 * self.context:
+        """Move what is needed to the front if the slab is full."""
+        if self.next < self.num_columns:
             return
+        shift = self.num_columns - self.context
         for pair in self._layers.values():
             for slab in pair:
-                slab[:, :, : self.context] = slab[:, :, self.context :]
-        self.next -= self.context
-        self.starts -= self.context
+                for column in range(0, self.context, shift):  # piece by piece: source and target may not overlap
+                    end = min(column + shift, self.context)
+                    slab[:, :, column:end] = slab[:, :, column + shift : end + shift]
+        self.next -= shift
+        self.starts -= shift
         self._place(np.arange(self.num_rows))
 
     def _place(self, rows: np.ndarray) -> None:
         self._first, last = int(self.starts.min()), int(self.starts.max())
         self._ragged = last > self._first
         starts = torch.from_numpy(self.starts[rows]).to(self.device)
-        before = torch.arange(2 * self.context, device=self.device) < starts[:, None]
+        before = torch.arange(self.num_columns, device=self.device) < starts[:, None]
         additive = torch.zeros(before.shape, device=self.device).masked_fill_(before, float("-inf"))
         self._hidden[torch.from_numpy(rows).to(self.device), 0, 0] = additive
 
@@ -105,7 +110,7 @@ class KeyValueSlab:
         columns = slice(self._first, self.next + 1)
         flat = (self.num_rows * num_heads, -1, head_width)
         # Query heads that share keys are the rows of one matrix.
-        weights = torch.bmm(query.reshape(flat) * scaling, keys.view(flat)[:, columns].transpose(1, 2))
+        weights = torch.bmm((query * scaling).reshape(flat), keys.view(flat)[:, columns].transpose(1, 2))
         if self._ragged:
             weights = weights.view(self.num_rows, num_heads, -1, weights.shape[-1]) + self._hidden[..., columns]
             weights = weights.view(-1, *weights.shape[2:])
@@ -114,7 +119,7 @@ class KeyValueSlab:
 
     def _layer(self, layer: int, key: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._layers:
-            shape = (self.num_rows, key.shape[1], 2 * self.context, key.shape[3])
+            shape = (self.num_rows, key.shape[1], self.num_columns, key.shape[3])
             self._layers[layer] = (key.new_zeros(shape), key.new_zeros(shape))
         return self._layers[layer]
 
@@ -161,7 +166,9 @@ class LMDecoder:
 
     def invalidate(self) -> None:
         """Forget everything: the weights have changed."""
-        self._slab = self._obs = None
+        self._obs = None
+        if self.device.type != "cpu":  # an accelerator needs the memory for the update
+            self._slab = None
 
     @torch.inference_mode()
     def __call__(self, obs: np.ndarray) -> Tensor:
@@ -170,6 +177,7 @@ class LMDecoder:
         Raises:
             ValueError: a row has nothing to begin with: no prompt and no BOS.
         """
+        obs = obs.copy()  # the caller may go on writing to its own
         num_rows = len(obs)
         columns = self.prompt_length + (obs[:, self.prompt_length :] != self.pad_id).sum(1)
         new = self._new_rows(obs, columns)
@@ -182,29 +190,34 @@ class LMDecoder:
             raise ValueError(
                 f"Row {row} has an empty prompt, and a language model must begin with something: give bos_token_id=."
             )
+        if self._slab is None or self._slab.num_rows != num_rows:
+            self._slab = KeyValueSlab(num_rows, self.context, self.device)
+        slab = self._slab
+        slab.make_room()
+        rows = np.flatnonzero(new)
+        lengths = columns - first
+        if len(rows) and lengths[rows].max() > slab.next:  # nobody resets to so long a context
+            rows = np.arange(num_rows)
         # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
         self._obs, self._columns = None, columns
-        if self._slab is None or self._slab.num_rows != num_rows or new.all():
-            self._slab = KeyValueSlab(num_rows, self.context, self.device)
-            hidden = self._read(self._slab, obs, np.arange(num_rows), first, columns)[:, -1]
-            self.prefilled_rows += num_rows
+        if len(rows) == num_rows:
+            # Room for the longest prompt, so that rows that are reset later find it.
+            slab.next = max(int(lengths.max()), self.context - self.row_length + self.prompt_length)
+            hidden = self._read(slab, obs, rows, first, columns)[:, -1]
         else:
-            self._slab.make_room()
-            if new.any():
-                rows = np.flatnonzero(new)
-                self._read(self._slab, obs, rows, first[rows], columns[rows] - 1)
-                self.prefilled_rows += len(rows)
-            hidden = self._decode(self._slab, obs, first, columns)
-        self._obs = obs.copy()
+            if len(rows):
+                self._read(slab, obs, rows, first[rows], columns[rows] - 1)
+            hidden = self._decode(slab, obs, first, columns)
+        self.prefilled_rows += len(rows)
+        self._obs = obs
         return hidden
 
     def _new_rows(self, obs: np.ndarray, columns: np.ndarray) -> np.ndarray:
         if self._obs is None or self._obs.shape != obs.shape:
             return np.ones(len(obs), dtype=np.bool_)
-        changed = obs != self._obs
-        written = np.minimum(self._columns, obs.shape[1] - 1)
-        one_more = changed[np.arange(len(obs)), written] & (columns == self._columns + 1)
-        return ~one_more | (changed.sum(1) != 1)
+        # One column more and nothing else changed: texts have no gaps, so it is the next one that was written.
+        new: np.ndarray = ((obs != self._obs).sum(1) != 1) | (columns != self._columns + 1)
+        return new
 
     def _read(
         self, slab: KeyValueSlab, obs: np.ndarray, rows: np.ndarray, first: np.ndarray, end: np.ndarray
@@ -278,10 +291,12 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    textenvs_attend: Attend,
+    textenvs_attend: Attend | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """An attention function as transformers calls it, which hands the work to ``textenvs_attend``."""
+    if textenvs_attend is None:
+        raise ValueError(f"{type(module).__name__} is not told what its model was told, which decoding relies on.")
     for name in ("softcap", "s_aux", "position_bias"):
         if others.get(name) is not None:
             raise ValueError(f"{type(module).__name__} asks attention for {name}, which is not supported here.")

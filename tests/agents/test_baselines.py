@@ -13,10 +13,12 @@ from textenvs import Task, TextVectorEnv, list_envs
 def test_oracle_reaches_the_optimum_and_random_its_stated_score(env_id: str) -> None:
     oracle, random = OracleAgent(env_id, num_envs=64), RandomAgent(env_id, num_envs=64)
     task = oracle.envs.unwrapped.task
-    oracle.learn(1)
-    assert oracle.metrics["charts/episodic_return"] == pytest.approx(task.optimum)
-    best = evaluate_agent(oracle, env_id, split="train", num_episodes=64, seed=1)
-    assert best.mean_score == pytest.approx(task.optimum)
+    best = evaluate_agent(oracle, env_id, split="train", num_episodes=256, seed=1)
+    spread = float(best.scores.std())
+    # Where the best score differs from prompt to prompt, the optimum is its mean.
+    assert best.mean_score == pytest.approx(task.optimum, abs=5 * spread / 16 + 1e-6)
+    played = oracle.learn(1).metrics["charts/episodic_return"]
+    assert played == pytest.approx(task.optimum, abs=5 * spread / 8 + 1e-6)
     scores = evaluate_agent(random, env_id, split="train", num_episodes=4_000, seed=1).scores
     margin = 5 * scores.std() / len(scores) ** 0.5
     assert abs(scores.mean() - task.random_score) < margin

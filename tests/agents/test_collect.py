@@ -196,6 +196,26 @@ def test_masks_are_kept_as_they_were(masked_task: Task) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_masks_of_texts_that_end_at_different_times(mode: AutoresetMode, masked_task: Task) -> None:
+    def act(obs: np.ndarray, action_mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        assert action_mask is not None
+        assert (action_mask != 0).any(1).all()
+        actions = action_mask.argmax(1)
+        actions[0] = 2  # again and again: the second time it is illegal and ends the text
+        return actions, np.zeros(len(obs), dtype=np.float32)
+
+    envs = TextVectorEnv(masked_task, 3, invalid_reward=-1.0, autoreset_mode=mode)
+    rollout = collector_of(envs, act).collect(20)
+    assert set(rollout.lengths.tolist()) == {2, 4}
+    assert rollout.action_masks is not None
+    for i in range(len(rollout)):
+        for t in range(rollout.lengths[i]):
+            expected = [t == 0 or a != rollout.rows[i, t - 1] for a in range(3)]
+            assert rollout.action_masks[i, t].tolist() == expected
+        assert not rollout.action_masks[i, rollout.lengths[i] :].any()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_truncated_texts(mode: AutoresetMode) -> None:
     envs = SyncVectorEnv([lambda: TimeLimit(TextEnv("Reverse"), 3)] * 2, autoreset_mode=mode)
     rollout = collector_of(envs).collect(9)

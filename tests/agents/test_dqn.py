@@ -194,8 +194,10 @@ def test_illegal_actions_enter_no_maximum() -> None:
 
 def test_only_the_online_network_gets_gradients() -> None:
     agent = make(target_interval=10_000).learn(200)
-    assert all(p.grad is None and not p.requires_grad for p in agent.target_network.parameters())
-    assert all(p.grad is not None for p in agent.network.parameters())
+    for parameter in (*agent.target_network.parameters(), agent.target_parameters):
+        assert not parameter.requires_grad or parameter is agent.target_parameters
+        assert parameter.grad is None or not parameter.grad.any()
+    assert agent.gradient.any()
     fresh = make()
     assert bits(agent)[len(bits(agent)) // 2 :] == bits(fresh)[len(bits(fresh)) // 2 :]  # targets: never updated
     for trained, initial in zip(agent.network.parameters(), fresh.network.parameters(), strict=True):

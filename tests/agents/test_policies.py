@@ -110,6 +110,41 @@ def test_rows_given_in_the_middle_of_an_episode_or_swapped_are_read_anew() -> No
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("column", [0, P, P + 1])
+def test_a_row_of_the_right_length_but_another_text_is_read_anew(column: int) -> None:
+    policy = make_policy()
+    decoder = IncrementalDecoder(policy.trunk, P)
+    obs = np.random.default_rng(0).integers(0, V, (2, P + T))
+    obs[:, P + 2 :] = V
+    decoder(obs)
+    obs[:, P + 2] = 1
+    obs[0, column] = (obs[0, column] + 1) % V
+    full = policy.trunk(torch.from_numpy(obs))[:, P + 3]
+    torch.testing.assert_close(decoder(obs).clone(), full, atol=1e-5, rtol=0)
+    assert decoder.prefilled_rows == 3
+
+
+@torch.no_grad()
+def test_an_exception_leaves_nothing_wrong_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy()
+    decoder = IncrementalDecoder(policy.trunk, P)
+    obs = np.random.default_rng(0).integers(0, V, (2, P + T))
+    obs[:, P + 1 :] = V
+    decoder(obs)
+    following = obs.copy()
+    following[:, P + 1] = 2
+    other = following.copy()
+    other[0] = obs[0]
+    other[0, 0] = (obs[0, 0] + 1) % V  # row 0 is new, row 1 continues
+    with monkeypatch.context() as patch:
+        patch.setattr(policy.trunk, "decode", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decoder(other)
+    full = policy.trunk(torch.from_numpy(following))[:, P + 2]
+    torch.testing.assert_close(decoder(following).clone(), full, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
 def test_another_number_of_rows_and_finished_rows_are_no_problem() -> None:
     policy = make_policy()
     obs = np.random.default_rng(0).integers(0, V, (3, P + T))

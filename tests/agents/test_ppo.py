@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,43 @@ def test_truncated_texts_are_bootstrapped_and_terminated_ones_are_not() -> None:
     # Truncated after 3 tokens: the return is V(s_3) = 7, the value loss 0. Terminated: the score, at most 1.
     assert value_targets(3)["losses/value_loss"] == 0.0
     assert value_targets(4)["losses/value_loss"] > 0.5 * 6**2
+
+
+def test_a_text_that_ended_early_is_not_bootstrapped() -> None:
+    agent = make(gae_lambda=1.0, epochs=1, num_minibatches=1)
+    agent.policy.value_head.bias.data.fill_(7.0)
+    agent.learn(1)
+    assert agent.metrics["charts/episodic_length"] < 5  # ended by EOS, not by the budget
+    assert agent.metrics["losses/value_loss"] > 0.5 * 6**2  # every return is a score, at most 1
+
+
+def test_the_entropy_bonus_raises_entropy() -> None:
+    def entropy_after(ent_coef: float) -> float:
+        agent = make(ent_coef=ent_coef, learning_rate=0.003)
+        agent.policy.policy_head.weight.data.mul_(100)
+        return agent.learn(800).metrics["losses/entropy"]
+
+    assert entropy_after(1.0) > entropy_after(0.0) + 0.2
+
+
+def test_gradients_are_clipped() -> None:
+    assert make(max_grad_norm=0.01).learn(60).gradient.norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert make(max_grad_norm=1e6).learn(60).gradient.norm() > 0.02
+
+
+def test_minibatches_are_every_episode_once_an_epoch_in_a_new_order() -> None:
+    agent = make(epochs=3, num_minibatches=4)
+    agent.collector.reset(0)
+    rollout = agent.collector.collect(12)
+    batch, _ = agent._batch(rollout)
+    parts = [[tuple(row) for row in mb.rows.tolist()] for mb in agent._minibatches(batch, rollout.lengths)]
+    assert len(parts) == 12
+    epochs = [list(chain(*parts[i : i + 4])) for i in (0, 4, 8)]
+    expected = sorted(map(tuple, rollout.rows.tolist()))
+    assert all(sorted(epoch) == expected for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert agent.gradient_samples == 3 * rollout.lengths.sum()
 
 
 def test_padding_has_no_influence_on_an_update() -> None:

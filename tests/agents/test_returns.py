@@ -86,8 +86,8 @@ def test_whiten_literal() -> None:
     scale = 1 / 5**0.5
     expected = torch.tensor([[-3.0, -1.0, 0.0], [1.0, 3.0, 0.0]]) * scale
     torch.testing.assert_close(whiten(x, mask), expected)
-    kept = whiten(x, mask, shift_mean=False)
-    torch.testing.assert_close(kept, torch.where(mask, expected + 4, 0.0))
+    divided = whiten(x, mask, shift_mean=False)
+    torch.testing.assert_close(divided, torch.where(mask, x, 0.0) * scale)
     assert not whiten(torch.full((2, 3), 5.0), mask).any()  # no variance: zeros, not NaN
 
 

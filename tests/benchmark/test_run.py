@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from agents import PPO
+from agents import PPO, evaluate_agent
 from agents.benchmark.accounting import Accounting
 from agents.benchmark.results import is_finished, run_folder
 from agents.benchmark.rows import TIMES, Row, read_run
@@ -127,13 +127,29 @@ def test_a_run_is_decided_by_its_settings(tiny, tmp_path):
         assert [row.greedy_score for row in run.rows] != [row.greedy_score for row in other.rows]
 
 
-def test_the_hidden_task_varies_with_the_run_and_prompts_are_held_out(tiny, tmp_path):
-    settings = {setting.label: setting for setting in run_settings(select(tiny, agents=["oracle"]))}
-    for seed in (0, 1):
-        hidden = played(settings[f"oracle on HiddenTarget, seed {seed}"], tmp_path)
-        assert hidden.settings["env_kwargs"]["task_seed"] == seed
-        prompted = played(settings[f"oracle on Copy, seed {seed}"], tmp_path)
-        assert "task_seed" not in prompted.settings["env_kwargs"]
+def test_what_a_run_is_evaluated_on(tiny, tmp_path, monkeypatch):
+    """Held-out prompts, the same for every agent of a seed; where there are none, one episode of the run's
+    own task.
+    """
+    asked = []
+
+    def evaluate(agent, env_id, **options):
+        asked.append((env_id, options))
+        return evaluate_agent(agent, env_id, **options)
+
+    monkeypatch.setattr("agents.benchmark.run.evaluate_agent", evaluate)
+    for setting in run_settings(select(tiny, agents=["oracle"])):
+        asked.clear()
+        run = played(setting, tmp_path)
+        assert len(asked) == len(run.rows) == 2
+        options = {"split": "train", "num_episodes": 1, "seed": 100_000 * setting.seed + 50_000}
+        kwargs = dict(setting.environment.kwargs)
+        if setting.environment.name == "Copy":
+            options |= {"split": "test", "num_episodes": 16}
+        else:
+            kwargs["task_seed"] = setting.seed
+        assert asked == [(setting.environment.env_id, {**options, "env_kwargs": kwargs})] * 2
+        assert run.settings["env_kwargs"] == kwargs
 
 
 def test_settings_say_where_rows_come_from_and_nothing_private(tiny, tmp_path):

@@ -178,6 +178,17 @@ def test_a_mask_resets_running_episodes_too_and_seeds_them():
     assert obs.tolist() == [[4, 0, 4, 4, 4], [4, 2, 4, 4, 4]]  # the second prompts of seeds 0 and 1
 
 
+def test_seeds_outside_the_mask_are_not_used():
+    envs = make(AutoresetMode.DISABLED)
+    step(envs, [0, 2])
+    obs, _ = envs.reset(seed=0, options={"reset_mask": np.array([True, False])})
+    assert obs.tolist() == [[4, 2, 4, 4, 4], [4, 2, 2, 4, 4]]
+    obs, _ = envs.reset(seed=[None, 1], options={"reset_mask": np.array([True, False])})
+    assert obs.tolist() == [[4, 0, 4, 4, 4], [4, 2, 2, 4, 4]]
+    obs, _ = envs.reset()
+    assert obs.tolist() == [[4, 0, 4, 4, 4], [4, 2, 4, 4, 4]]  # 1: the second prompt of seed 1, still
+
+
 def test_same_step_is_the_default():
     assert TextVectorEnv("Copy", num_envs=2).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     assert "autoreset_mode" not in TextVectorEnv.metadata

@@ -34,9 +34,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 
 def test_the_ids():
     names = ("Copy", "HiddenTarget", "Keywords", "PrefixLock", "Reverse", "Sort")
-    assert [f"textenvs/{name}-v0" for name in names] == IDS
-    for env_id, name in zip(IDS, names, strict=True):
-        env = gym.make(env_id)
+    assert sorted(IDS) == IDS
+    for name in names:
+        assert f"textenvs/{name}-v0" in IDS
+        env = gym.make(f"textenvs/{name}-v0")
         assert isinstance(env.unwrapped, TextEnv)
         assert env.unwrapped.task.name == name
 
@@ -221,3 +222,17 @@ def test_maskable_agents_of_sb3_contrib_find_the_masks(masked_task):
     assert get_action_masks(envs).tolist() == [[True, True, True, False]] * 2
     envs.step(np.array([0, 1]))
     assert get_action_masks(envs).tolist() == [[False, True, True, True], [True, False, True, True]]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_statistics_of_gymnasiums_vector_wrapper(mode):
+    """Each finished episode is counted once, with its whole return and length."""
+    envs = gym.make_vec("textenvs/Copy-v0", num_envs=2, length=2, autoreset_mode=mode)
+    wrapped = gym.wrappers.vector.RecordEpisodeStatistics(envs)
+    obs, _ = wrapped.reset(seed=0)
+    right = obs[:, :2].copy()
+    wrapped.step(np.array([right[0, 0], 8 - 1 - right[1, 0]]))
+    *_, infos = wrapped.step(right[:, 1])
+    statistics = infos["episode"]
+    assert statistics["r"].tolist() == [1.0, 0.5]
+    assert statistics["l"].tolist() == [2, 2]

@@ -279,6 +279,19 @@ def test_functions_with_keyword_arguments_get_everything():
     assert seen == [ARGUMENTS]
 
 
+def test_functions_get_ids_without_padding():
+    def judge(completion_ids: list[list[int]]) -> list[float]:
+        assert completion_ids in ([[8]], [[1, 8]])  # EOS is part of it
+        return [float(len(completion_ids[0]))]
+
+    env = TextEnv("Copy", min_length=1, reward=judge)
+    env.reset(seed=0)
+    assert env.step(8)[1] == 1.0
+    env.reset()
+    env.step(1)
+    assert env.step(8)[1] == 2.0
+
+
 def test_functions_get_lists_of_plain_values():
     def judge(completion_ids: Any, number: Any, target_ids: Any) -> list[float]:
         for argument in (completion_ids, number, target_ids):
@@ -456,6 +469,12 @@ def test_scores_at_the_bounds_and_rounded_to_float32_pass():
             return [0.1, 0.3]  # in float32 a little above and a little above
 
     assert scores(Tenth()) == [float(np.float32(0.1)), float(np.float32(0.3))]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_without_a_declared_range_scores_must_still_be_finite(value):
+    with pytest.raises(RewardError, match=f"returned {value} for prompt '2', completion '221'"):
+        scores(lambda completions: [0.0, value])
 
 
 def test_the_worst_score_is_the_one_that_is_shown():

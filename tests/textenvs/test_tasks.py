@@ -22,7 +22,7 @@ EOS_VARIANTS: list[dict[str, Any]] = [
     {"length": 6, "num_symbols": 5, "min_length": 5},
 ]
 ALL: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in TASKS),
+    *((name, {}) for name in (*PROMPTED, *HIDDEN)),
     *((name, sizes) for name in PROMPTED for sizes in EOS_VARIANTS),
     ("HiddenTarget", {"length": 3, "num_symbols": 4, "task_seed": 5}),
     ("PrefixLock", {"length": 3, "num_symbols": 2, "task_seed": 5}),
@@ -65,6 +65,19 @@ def test_oracles_with_eos_by_hand(name, completions):
     assert prompts.tolist() == [[2, 0, 1], [4, 1, 0], [4, 4, 2]]
     assert task.oracle(prompts).tolist() == completions
     assert task.columns(prompts, np.zeros(3, dtype=np.int64))["target_ids"].tolist() == completions
+
+
+def test_oracles_against_strings():
+    for name, function in (
+        ("Copy", str),
+        ("Reverse", lambda text: text[::-1]),
+        ("Sort", lambda text: "".join(sorted(text))),
+    ):
+        for sizes in ({"length": 50}, {"length": 50, "min_length": 20}):
+            task = make_task(name, **sizes)
+            prompts, _ = task.draw(np.arange(300, dtype=np.uint64))
+            texts = task.vocab.decode_rows(prompts)
+            assert task.vocab.decode_rows(task.oracle(prompts)) == [function(text) for text in texts]
 
 
 def test_the_oracle_leaves_the_prompts_alone():
@@ -281,7 +294,7 @@ def test_tasks_without_prompts_take_none(name):
 
 def test_the_class_docstrings_name_every_argument():
     """They are all that a user sees of a task's sizes."""
-    for task in TASKS.values():
+    for task in (TASKS[name] for name in (*PROMPTED, *HIDDEN)):
         documented = "".join(base.__doc__ or "" for base in task.__mro__)
         for name in inspect.signature(task.__init__).parameters.keys() - {"self"}:
             assert f"{name}:" in documented, f"{task.name}: {name}"

@@ -132,6 +132,13 @@ def test_tokenizers_that_do_not_serve_say_why() -> None:
         TokenizerVocab(gaps)
 
 
+def test_a_tokenizer_of_ones_own_comes_back_as_it_was_saved_whatever_model_stands_beside_it(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(eos_token="</s>")
+    tokenizer.save_pretrained(tmp_path)
+    transformers.Qwen2Config().save_pretrained(tmp_path)
+    assert make_vocab(tmp_path) == TokenizerVocab(tokenizer)
+
+
 def test_vocabularies_by_object_and_by_folder(tmp_path: Path) -> None:
     symbols = textenvs.Vocab.symbols(4, eos=True)
     assert make_vocab(symbols) is symbols

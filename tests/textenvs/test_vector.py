@@ -78,6 +78,16 @@ def test_keys_of_the_judge_are_all_different():
     assert len(set(keys)) == 400
 
 
+def test_the_judges_randomness_says_nothing_about_the_prompt():
+    envs = TextVectorEnv("Copy", num_envs=50, length=10)
+    obs, _ = envs.reset(seed=0)
+    for _ in range(10):
+        *_, infos = envs.step([0] * 50)
+    from_key, _ = envs.task.draw(infos["final_info"]["key"])
+    assert np.array_equal(infos["final_obs"][:, :10], obs[:, :10])
+    assert not (from_key == obs[:, :10]).all(axis=1).any()
+
+
 # ------------------------------------------------------------------------------------------------- groups
 
 

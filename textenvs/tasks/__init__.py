@@ -9,10 +9,13 @@ from textenvs.errors import unknown_name
 from textenvs.tasks.base import Task
 from textenvs.tasks.copying import Copy, Reverse, Sort
 from textenvs.tasks.search import HiddenTarget, Keywords, PrefixLock
+from textenvs.tasks.tiny_reviews import TinyReviews
 
 __all__ = ["ENV_ARGUMENTS", "TASKS", "Task", "make_task"]
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords, TinyReviews)
+}
 """Every task that has an environment id."""
 
 

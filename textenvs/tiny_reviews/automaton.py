@@ -111,31 +111,47 @@ def build(expressions: Several[Expression], ids: Mapping[str, int]) -> Automaton
         expressions: of words that all have ids.
         ids: each word's id, 0 … W − 1.
     """
-    end = [(np.ones(CONDITIONS), _Slot((), []))]
     compiler = _Compiler()
+    end = _Ways([compiler.slot((), _Ways([], np.zeros((0, CONDITIONS))))], np.ones((1, CONDITIONS)))
     compiled = [compiler.ways(expression, end) for expression in expressions]
-    united = [(weight / len(compiled), slot) for ways in compiled for weight, slot in ways]
     builder = _Builder(ids)
-    return builder.automaton(start=builder.state(united), starts=[builder.state(ways) for ways in compiled])
+    start = builder.state(_joined(compiled, [np.ones(CONDITIONS)] * len(compiled)))
+    return builder.automaton(start=start, starts=[builder.state(ways) for ways in compiled])
 
 
+@dataclass(frozen=True, eq=False)
 class _Slot:
     """A place where one of some words stands, and what may follow it. At the end of a text: no words."""
 
-    def __init__(self, words: tuple[str, ...], after: _Ways) -> None:
-        self.words, self.after = words, after
-        self.state_after: int | None = None
+    number: int
+    words: tuple[str, ...]
+    after: _Ways
 
 
-_Ways = list[tuple[np.ndarray, _Slot]]
-"""Places that may come next, each with its probability under each condition."""
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """Places that may come next, and how likely each is under each condition, [n, C]."""
+
+    slots: list[_Slot]
+    weights: np.ndarray
+
+
+def _joined(several: Several[_Ways], weights: Several[np.ndarray]) -> _Ways:
+    """One of several ways, each with a weight under each condition, [C]."""
+    slots = [slot for ways in several for slot in ways.slots]
+    return _Ways(slots, np.concatenate([weight * ways.weights for ways, weight in zip(several, weights, strict=True)]))
 
 
 class _Compiler:
     """Compiles expressions from their end. What is written twice and goes on alike becomes one slot."""
 
     def __init__(self) -> None:
+        self.slots = 0
         self.known: dict[tuple[int, int], tuple[Expression, _Ways, _Ways]] = {}
+
+    def slot(self, words: tuple[str, ...], after: _Ways) -> _Slot:
+        self.slots += 1
+        return _Slot(self.slots, words, after)
 
     def ways(self, expression: Expression, after: _Ways) -> _Ways:
         """The ways into an expression that is followed by ``after``."""
@@ -148,16 +164,12 @@ class _Compiler:
 
     def _ways(self, expression: Expression, after: _Ways) -> _Ways:
         if isinstance(expression, Words):
-            return [(np.ones(CONDITIONS), _Slot(expression.words, after))]
+            return _Ways([self.slot(expression.words, after)], np.ones((1, CONDITIONS)))
         if isinstance(expression, Sequence):
             for part in reversed(expression.parts):
                 after = self.ways(part, after)
             return after
-        return [
-            (weight * inner, slot)
-            for weight, option in zip(expression.weights, expression.options, strict=True)
-            for inner, slot in self.ways(option, after)
-        ]
+        return _joined([self.ways(option, after) for option in expression.options], list(expression.weights))
 
 
 class _Builder:
@@ -165,28 +177,31 @@ class _Builder:
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self.ids = ids
-        self.numbers: dict[frozenset[tuple[_Slot, bytes]], int] = {}
-        self.subsets: list[_Ways] = [[]]  # number 0 is DEAD
+        self.numbers: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self.subsets = [_Ways([], np.zeros((0, CONDITIONS)))]  # number 0 is DEAD
+        self.after: dict[int, int] = {}
+        """The state after a slot alone, by the slot's number."""
 
     def state(self, ways: _Ways) -> int:
         """The number of the state of being at any of some slots."""
-        merged: dict[_Slot, np.ndarray] = {}
-        for weight, slot in ways:
-            merged[slot] = merged[slot] + weight if slot in merged else weight
-        weights = np.array(list(merged.values()))
+        found = {slot.number: slot for slot in ways.slots}
+        numbers = sorted(found)
+        place = {number: i for i, number in enumerate(numbers)}
+        weights = np.zeros((len(numbers), CONDITIONS))
+        np.add.at(weights, [place[slot.number] for slot in ways.slots], ways.weights)
         weights /= weights.sum(axis=0)
         # Equal up to rounding is equal: probabilities that were added up in another order.
-        key = frozenset(zip(merged, map(bytes, np.round(weights, 9)), strict=True))
+        key = tuple(numbers), np.round(weights, 9).tobytes()
         if key not in self.numbers:
             self.numbers[key] = len(self.subsets)
-            self.subsets.append(list(zip(weights, merged, strict=True)))
+            self.subsets.append(_Ways([found[number] for number in numbers], weights))
         return self.numbers[key]
 
     def transitions(self, state: int) -> Iterator[tuple[list[str], int, np.ndarray]]:
         """The ways out of a state: words, the next state, and the probability of each of the words."""
         subset = self.subsets[state]
         places: dict[str, int] = {}
-        for place, (_, slot) in enumerate(subset):
+        for place, slot in enumerate(subset.slots):
             for word in slot.words:
                 places[word] = places.get(word, 0) | 1 << place
         # Words that stand in the same places lead to the same state with the same probability.
@@ -194,24 +209,18 @@ class _Builder:
         for word, where in places.items():
             words.setdefault(where, []).append(word)
         for where, alike in words.items():
-            entered = [way for place, way in enumerate(subset) if where >> place & 1]
-            yield alike, *self._outcome(entered)
+            entered = [place for place in range(where.bit_length()) if where >> place & 1]
+            yield alike, *self._outcome([(subset.slots[place], subset.weights[place]) for place in entered])
 
-    def _outcome(self, entered: _Ways) -> tuple[int, np.ndarray]:
+    def _outcome(self, entered: list[tuple[_Slot, np.ndarray]]) -> tuple[int, np.ndarray]:
         """Next state and probability of one of the words that stand in exactly these places."""
-        likely = [weight / len(slot.words) for weight, slot in entered]
-        probability = np.sum(likely, axis=0)
+        likely = [weight / len(slot.words) for slot, weight in entered]
         if len(entered) > 1:
-            ways = [
-                (p * weight, after)
-                for p, (_, slot) in zip(likely, entered, strict=True)
-                for weight, after in slot.after
-            ]
-            return self.state(ways), probability
-        slot = entered[0][1]
-        if slot.state_after is None:
-            slot.state_after = self.state(slot.after)
-        return slot.state_after, probability
+            return self.state(_joined([slot.after for slot, _ in entered], likely)), sum(likely[1:], likely[0])
+        slot = entered[0][0]
+        if slot.number not in self.after:
+            self.after[slot.number] = self.state(slot.after)
+        return self.after[slot.number], likely[0]
 
     def automaton(self, start: int, starts: list[int]) -> Automaton:
         """Everything that can be reached, as tables."""
@@ -228,7 +237,9 @@ class _Builder:
                 target += [after] * len(words)
                 probability += [likely] * len(words)
         padding = len(self.ids)
-        accept = next(number for number, subset in enumerate(self.subsets) if subset and not subset[0][1].words)
+        accept = next(
+            number for number, subset in enumerate(self.subsets) if subset.slots and not subset.slots[0].words
+        )
         next_state = np.full((len(self.subsets), padding + 1), DEAD, dtype=np.int16)
         next_state[source, word] = target
         for resting in (start, *starts, accept):

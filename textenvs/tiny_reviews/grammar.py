@@ -92,7 +92,7 @@ class Grammar:
     def __init__(self) -> None:
         kinds = words.TRAIN_KINDS + words.TEST_KINDS
         expressions = [review(kind) for kind in kinds]
-        self.vocab = Vocab([*sorted(set().union(*map(_words_of, expressions))), EOS], eos=EOS)
+        self.vocab = Vocab([*sorted(_words_of(expressions)), EOS], eos=EOS)
         ids = {token: number for number, token in enumerate(self.vocab.tokens)}
         self.automaton: Automaton = build([sequence(expression, EOS) for expression in expressions], ids)
         self.kind_of_token = np.full(len(ids) + 1, -1)
@@ -224,11 +224,19 @@ def load_grammar() -> Grammar:
     return Grammar()
 
 
-def _words_of(expression: Expression) -> set[str]:
-    if isinstance(expression, Words):
-        return set(expression.words)
-    parts = expression.options if isinstance(expression, Choice) else expression.parts
-    return set().union(*map(_words_of, parts))
+def _words_of(expressions: Iterable[Expression]) -> set[str]:
+    words_found: set[str] = set()
+    waiting, seen = list(expressions), set()
+    while waiting:
+        expression = waiting.pop()
+        if id(expression) in seen:  # it is part of several others
+            continue
+        seen.add(id(expression))
+        if isinstance(expression, Words):
+            words_found.update(expression.words)
+        else:
+            waiting += expression.options if isinstance(expression, Choice) else expression.parts
+    return words_found
 
 
 def _numbers(what: str, names: Iterable[str], known: tuple[str, ...]) -> np.ndarray:

@@ -3,8 +3,8 @@
 VADER adds up valences to s and answers s / √(s² + 15) (Hutto and Gilbert 2014, "VADER: a parsimonious rule-based model
 for sentiment analysis of social media text"). A word of degree adds 0.293 to the word after it; what stands before the
 first "but" counts half, what stands after it one and a half times. The best completion is then found by dynamic
-programming over the grammar's automaton. VADER also lets a word of degree reach, weaker, one or two words further, which
-is left out: its own score of these texts differs by less than 0.02.
+programming over the grammar's automaton. VADER also lets a word of degree reach, weaker, one or two words further,
+which is left out: its own score of these texts differs by less than 0.02.
 """
 
 from __future__ import annotations

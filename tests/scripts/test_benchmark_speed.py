@@ -1,0 +1,93 @@
+"""scripts/benchmark_speed.py: what it measures in turn, and what it says about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("benchmark_speed", ROOT / "scripts" / "benchmark_speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["benchmark_speed"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["benchmark_speed"]
+
+
+def test_ours_and_the_peer_take_turns_and_medians_are_compared(script):
+    order = []
+
+    def measure(name: str, rates: list[float]) -> float:
+        order.append(name)
+        return rates[(len(order) - 1) // 2]
+
+    result = script.compare(
+        "section",
+        "what",
+        "peer",
+        "steps/s",
+        lambda: measure("ours", [1.0, 30.0, 90.0, 60.0]),  # the first round does not count
+        lambda: measure("peer", [1.0, 10.0, 10.0, 30.0]),
+        rounds=3,
+        bar=6.0,
+    )
+    assert order == ["ours", "peer"] * 4
+    assert (result.our_rate, result.peer_rate, result.ratio) == (60.0, 10.0, 6.0)
+    assert (result.lowest, result.highest) == (2.0, 9.0)
+    lines = list(script.show([result], with_bars=True))
+    assert lines[-1].strip() == "ratio 6 (2 to 9), bar 6: met"
+    assert list(script.show([result], with_bars=False))[-1].strip() == "ratio 6 (2 to 9)"
+
+
+def test_a_bar_that_is_missed_is_said(script):
+    result = script.compare("section", "what", "peer", "steps/s", lambda: 5.0, lambda: 1.0, rounds=1, bar=6.0)
+    assert list(script.show([result], with_bars=True))[-1].strip() == "ratio 5 (5 to 5), bar 6: MISSED"
+
+
+def test_the_environments_section_in_small(script, tmp_path):
+    options = script.Options(preset="smoke", sections=("environments",), out=tmp_path / "speed.json")
+    console = Console(file=(tmp_path / "shown").open("w"))
+    assert script.main(options, console) == 0
+    console.file.close()
+    assert "its figures mean nothing" in (tmp_path / "shown").read_text()
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert report["preset"] == "smoke"
+    assert report["versions"]["numpy"]
+    bars = [each["bar"] for each in report["comparisons"]]
+    assert bars == [30.0, 15.0, None, None, None, None]
+    for each in report["comparisons"]:
+        assert each["ratio"] == each["our_rate"] / each["peer_rate"] > 0
+        assert each["lowest"] <= each["ratio"] * 1.5
+        assert each["highest"] >= each["ratio"] / 1.5
+
+
+@pytest.mark.parametrize(
+    ("preset", "sections", "says"), [("ful", ("environments",), "full"), ("full", ("env",), "section")]
+)
+def test_unknown_names(script, preset, sections, says, capsys):
+    assert script.main(script.Options(preset=preset, sections=sections), Console(width=200)) == 2
+    shown = capsys.readouterr().out
+    assert "Unknown" in shown
+    assert says in shown
+
+
+def test_some_bars_are_upper_ones(script):
+    shares = {
+        share: script.Comparison("s", "w", "p", "ms", share, 1.0, share, share, share, 0.05, True)
+        for share in (0.04, 0.06)
+    }
+    assert shares[0.04].met
+    assert not shares[0.06].met
