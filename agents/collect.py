@@ -36,9 +36,9 @@ class Rollout:
     sub_envs: np.ndarray
     """[B] int64, where each episode was played."""
     keys: np.ndarray | None
-    """[B] uint64, the judge's randomness; None where the environment does not say."""
+    """[B] uint64, the judge's randomness, 0 of texts that were cut off; None where the environment does not say."""
     prompt_index: np.ndarray | None
-    """[B] int64, number of the prompt in the task's prompt set; None where the environment does not say."""
+    """[B] int64, number of the prompt in the task's prompt set, −1 without; None where the environment does not say."""
     timesteps: int
     """Tokens written in the window by all sub-environments, those of unfinished episodes included."""
     values: np.ndarray | None = None
@@ -172,6 +172,8 @@ class Collector:
         if rows.dtype == object:  # SyncVectorEnv's array of rows
             rows = np.stack(list(rows))
         keys, prompt_index = info.get("key"), info.get("prompt_index")
+        if prompt_index is not None:
+            prompt_index = np.where(info["_prompt_index"], prompt_index, -1)
         finished.append(
             {
                 "rows": np.array(rows, dtype=np.int64),
@@ -201,6 +203,12 @@ class Collector:
     def _rollout(self, finished: list[dict[str, Any]], timesteps: int) -> Rollout:
         if not finished:
             finished = [self._no_episodes()]
+        # A text that was cut off has no key and no number, others of the same batch do.
+        for name, missing in (("keys", np.uint64(0)), ("prompt_index", np.int64(-1))):
+            if any(part[name] is not None for part in finished):
+                for part in finished:
+                    if part[name] is None:
+                        part[name] = np.full(len(part["rows"]), missing)
         joined: dict[str, Any] = {
             name: None if first is None else np.concatenate([part[name] for part in finished])
             for name, first in finished[0].items()

@@ -90,10 +90,10 @@ class DQNConfig(AgentConfig):
     """Actions are drawn from softmax(Q / temperature) (Boltzmann exploration; in units of the reward); 0: the best."""
     epsilon: float = 0.02
     """… or, with this probability, uniformly."""
-    epsilon_start: float = 0.02
-    """The same for the first episode, falling linearly to ``epsilon`` …"""
+    epsilon_start: float | None = None
+    """ε of the first episode, from where it falls linearly; None: it is ``epsilon`` all along."""
     epsilon_decay: int = 500
-    """… over so many episodes."""
+    """Episodes that it takes to fall."""
     epsilon_spread: float = 0.0
     """α: sub-environment i of N takes ε^(1 + α i / (N − 1)), as in Ape-X (there 7); 0: all take ε."""
     learning_rate: float = 2e-3
@@ -133,9 +133,11 @@ class DQNConfig(AgentConfig):
         for name in ("priority_alpha", "priority_beta", "temperature", "epsilon_spread", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}.")
-        for name in ("recent_share", "lambda_", "epsilon", "epsilon_start", "gamma"):
+        for name in ("recent_share", "lambda_", "epsilon", "gamma"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1; got {getattr(self, name)}.")
+        if self.epsilon_start is not None and not 0 <= self.epsilon_start <= 1:
+            raise ValueError(f"epsilon_start must be None or between 0 and 1; got {self.epsilon_start}.")
         if not 0 < self.target_tau <= 1:
             raise ValueError(f"target_tau must be above 0 and at most 1; got {self.target_tau}.")
         if self.loss not in ("huber", "mse"):
@@ -251,6 +253,8 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """Present ε of the schedule."""
         config = self.config
+        if config.epsilon_start is None:
+            return config.epsilon
         progress = min(1.0, self.num_episodes / config.epsilon_decay)
         return config.epsilon_start + progress * (config.epsilon - config.epsilon_start)
 

@@ -77,7 +77,7 @@ class PPOConfig(AgentConfig):
     ent_coef: float = 0.02
     """Weight of the entropy bonus."""
     max_grad_norm: float = 1.0
-    target_kl: float | None = None
+    target_kl: float | None = 0.1
     """Stop an update once a minibatch's approx_kl exceeds this; None: never."""
     whiten_advantages: bool = True
     """Scale advantages to mean 0 and variance 1 over the tokens of the batch."""

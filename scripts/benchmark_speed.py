@@ -55,10 +55,10 @@ class Preset:
     """Steps of one environment per round."""
     agent_rounds: int
     """Turns of our agents and the peer's."""
-    agent_updates: int
-    """PPO's rollouts, each with its update, per round."""
-    replay_windows: int
-    """DQN's windows, each with its updates, per round."""
+    ppo_timesteps: int
+    """Timesteps that PPO learns from per round."""
+    dqn_timesteps: int
+    """Timesteps that DQN learns from per round."""
     seconds_budget: float
     """How long an agent may take to reach 0.9."""
     seconds_seeds: int
@@ -73,8 +73,8 @@ PRESETS = {
         sync_steps=40,
         scalar_steps=5_000,
         agent_rounds=5,
-        agent_updates=8,
-        replay_windows=2,
+        ppo_timesteps=2_048,
+        dqn_timesteps=256,
         seconds_budget=90.0,
         seconds_seeds=3,
     ),
@@ -85,8 +85,8 @@ PRESETS = {
         sync_steps=5,
         scalar_steps=100,
         agent_rounds=1,
-        agent_updates=2,
-        replay_windows=1,
+        ppo_timesteps=1_024,
+        dqn_timesteps=256,
         seconds_budget=1.0,
         seconds_seeds=1,
     ),
@@ -222,13 +222,21 @@ AGENT_LENGTHS = (4, 8, 16)
 
 def ppo(preset: Preset) -> list[Comparison]:
     """Our PPO against Stable-Baselines3's with the same transformer as features extractor: equal rollouts, minibatches,
-    epochs, and the same native vector environment. Its transformer reads each prefix by itself, ours a row at once."""
+    epochs, and the same native vector environment. Its transformer reads each prefix by itself, ours a row at once.
+
+    Each size with our own defaults (64 episodes cut into 4 minibatches), and the smallest with minibatches of 256
+    timesteps too: the smaller the minibatch, the more of both times is the fixed cost of an operation.
+    """
     comparisons = []
-    for length in AGENT_LENGTHS:
-        num_steps = length * preset.agent_updates
-        ours = PPO(reverse_envs(64, length), seed=0, num_steps=length, epochs=4, num_minibatches=4)
-        peers = transformer_ppo(reverse_envs(64, length), num_steps=length, epochs=4, num_minibatches=4, seed=0)
-        comparisons.append(compare_learning("PPO", length, ours, peers, 64 * num_steps, preset.agent_rounds, bar=3.0))
+    for length, num_steps, num_minibatches in [(4, 4, 4), (4, 16, 4), (8, 8, 4), (16, 16, 4)]:
+        sizes: dict[str, Any] = {"num_steps": num_steps, "epochs": 4, "num_minibatches": num_minibatches, "seed": 0}
+        # No early end of an update (target_kl): the peer has none.
+        ours = PPO(reverse_envs(64, length), target_kl=None, **sizes)
+        peers = transformer_ppo(reverse_envs(64, length), **sizes)
+        what = f"PPO on Reverse, {length} symbols, minibatches of {64 * num_steps // num_minibatches} timesteps"
+        comparisons.append(
+            compare_learning("PPO", what, ours, peers, preset.ppo_timesteps, preset.agent_rounds, bar=3.0)
+        )
     return comparisons
 
 
@@ -236,7 +244,6 @@ def dqn(preset: Preset) -> list[Comparison]:
     """Our DQN against Stable-Baselines3's with the same transformer: equal gradient samples per environment step."""
     comparisons = []
     for length in AGENT_LENGTHS:
-        num_steps = length * preset.replay_windows
         ours = DQN(reverse_envs(16, length), seed=0, num_steps=length, updates_per_window=16, batch_size=32)
         peers = transformer_dqn(
             reverse_envs(16, length),
@@ -249,12 +256,15 @@ def dqn(preset: Preset) -> list[Comparison]:
         # Both begin to learn after 64 episodes.
         for agent in (ours, peers):
             agent.learn(65 * length)
-        comparisons.append(compare_learning("DQN", length, ours, peers, 16 * num_steps, preset.agent_rounds, bar=5.0))
+        what = f"DQN on Reverse, {length} symbols, minibatches of {32 * length} timesteps"
+        comparisons.append(
+            compare_learning("DQN", what, ours, peers, preset.dqn_timesteps, preset.agent_rounds, bar=5.0)
+        )
     return comparisons
 
 
 def compare_learning(
-    name: str, length: int, ours: Agent, peers: Any, timesteps: int, rounds: int, bar: float
+    name: str, what: str, ours: Agent, peers: Any, timesteps: int, rounds: int, bar: float
 ) -> Comparison:
     """Timesteps per second of ``learn``, rollouts and updates together."""
 
@@ -268,7 +278,6 @@ def compare_learning(
         peers.learn(timesteps, reset_num_timesteps=False)
         return (peers.num_timesteps - before) / (time.perf_counter() - start)
 
-    what = f"{name} on Reverse, {length} symbols"
     peer = f"Stable-Baselines3's {name}, same transformer"
     return compare(name, what, peer, "timesteps/s", our_rate, peer_rate, rounds, bar)
 
@@ -281,7 +290,7 @@ def env_share(preset: Preset) -> list[Comparison]:
         agent = PPO(envs, seed=0)
         agent.learn(64 * length)  # warm-up
         envs.seconds, start = 0.0, time.perf_counter()
-        agent.learn(64 * length * preset.agent_updates * 4)
+        agent.learn(preset.ppo_timesteps * 4)
         whole = time.perf_counter() - start
         comparisons.append(
             Comparison(

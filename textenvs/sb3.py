@@ -67,7 +67,7 @@ class TextVecEnv(VecEnv):
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.envs, attr_name)] * len(self._get_indices(indices))
+        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         self._all_or_error(indices)
@@ -75,7 +75,7 @@ class TextVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
         if method_name == "action_masks":
-            return list(self.envs.action_masks()[self._get_indices(indices)])
+            return list(self.envs.action_masks()[list(self._get_indices(indices))])
         self._all_or_error(indices)
         result = getattr(self.envs, method_name)(*args, **kwargs)
         return [result] * self.num_envs
@@ -84,10 +84,10 @@ class TextVecEnv(VecEnv):
         # Episode statistics are in the infos already, as Monitor would put them there.
         from stable_baselines3.common.monitor import Monitor
 
-        return [issubclass(wrapper_class, Monitor)] * len(self._get_indices(indices))
+        return [issubclass(wrapper_class, Monitor)] * len(list(self._get_indices(indices)))
 
     def _all_or_error(self, indices: Any) -> None:
-        if len(self._get_indices(indices)) != self.num_envs:
+        if len(list(self._get_indices(indices))) != self.num_envs:
             raise ValueError("The sub-environments share one engine: attributes and methods are those of all of them.")
 
 

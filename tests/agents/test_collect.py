@@ -263,3 +263,47 @@ def test_misuse_is_named() -> None:
     nameless.metadata = {}
     with pytest.raises(ValueError, match="autoreset mode"):
         Collector(nameless, envs.text_spec, by_content)
+
+
+def test_texts_that_were_cut_off_stand_beside_others() -> None:
+    """They carry no key and no number of a prompt, in whatever order they and the others end."""
+    seen = set()
+    for seed in range(40):
+        envs = SyncVectorEnv(
+            [lambda: TimeLimit(TextEnv("Copy", **VARYING), max_episode_steps=2)] * 3,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        )
+        rollout = collector_of(envs, seed=seed).collect(6)
+        cut = rollout.truncated & ~rollout.terminated  # both where EOS came in the last step allowed
+        assert rollout.keys is not None
+        assert rollout.prompt_index is not None
+        assert not rollout.keys[cut].any()
+        assert rollout.keys[~cut].all()
+        assert (rollout.prompt_index[cut] == -1).all()
+        assert (rollout.prompt_index[~cut] >= 0).all()
+        seen.add(bool(cut[0]))
+    assert seen == {True, False}
+
+
+def test_values_are_kept_with_the_steps_they_belong_to() -> None:
+    """Also of episodes in flight, over windows, resets and saved states."""
+
+    def act(obs: np.ndarray, action_mask: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        actions, logprobs = by_content(obs, action_mask)
+        return actions, logprobs, logprobs * 2 + 1
+
+    for mode in MODES:
+        collector, twin = (collector_of(native(6, mode), act) for _ in range(2))
+        rollouts = [collector.collect(3), collector.collect(4)]
+        assert len(rollouts[0])
+        for rollout in rollouts:
+            assert rollout.values is not None
+            inside = np.arange(5) < rollout.lengths[:, None]
+            np.testing.assert_allclose(rollout.values, np.where(inside, rollout.logprobs * 2 + 1, 0))
+        twin.collect(3)
+        state = twin.get_state()
+        resumed = collector_of(twin.envs, act)
+        resumed.envs.unwrapped.set_state(twin.envs.unwrapped.get_state())
+        resumed.set_state(state)
+        assert resumed.get_state()["values"].any()
+    assert collector_of(native(6, mode)).collect(4).values is None

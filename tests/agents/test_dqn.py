@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,13 @@ def test_epsilon_falls_linearly_over_episodes() -> None:
         agent.num_episodes = episodes
         epsilons.append(agent.epsilon)
     assert epsilons == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    constant = make(epsilon=0.3)
+    assert constant.epsilon == 0.3
 
 
 def test_epsilon_spreads_over_sub_environments() -> None:
     """Ape-X: ε^(1 + 7 i / (N − 1))."""
-    agent = make(num_envs=3, epsilon_start=0.5, epsilon=0.5, epsilon_spread=7.0, temperature=0.0)
+    agent = make(num_envs=3, epsilon=0.5, epsilon_spread=7.0, temperature=0.0)
     assert agent._epsilon_exponents.tolist() == [1, 4.5, 8]
     agent.collector.reset(0)
     obs, _ = agent.envs.reset(seed=0)
@@ -87,7 +90,7 @@ def test_epsilon_spreads_over_sub_environments() -> None:
 
 
 def test_logged_probabilities_are_those_of_the_behaviour() -> None:
-    agent = make(epsilon=0.3, epsilon_start=0.3, temperature=0.0)
+    agent = make(epsilon=0.3, temperature=0.0)
     obs, _ = agent.envs.reset(seed=0)
     greedy = agent.predict(obs)[0]
     actions, logprobs = agent._act(obs, None)
@@ -226,18 +229,27 @@ def test_a_full_target_update_copies() -> None:
         assert torch.equal(online, target)
 
 
-def test_padding_does_not_change_the_update() -> None:
-    """Rows of varying length in a batch: the loss and its gradients are those of the steps that were played."""
-    agent = make(weight_decay=0.0)
-    agent.learn(300)
-    batch = agent.replay.sample(8, np.random.default_rng(0))
+def test_a_target_network_that_is_always_copied_need_not_be_asked() -> None:
+    short, long = (make(target_tau=1.0, target_interval=1) for _ in range(2))
+    long._targets_are_online = False
+    assert short._targets_are_online
+    assert bits(short.learn(150)) == bits(long.learn(150))
+
+
+def test_what_stands_behind_a_text_does_not_change_the_update() -> None:
+    clean, dirty = make().learn(300), make().learn(300)
+    batch = clean.replay.sample(8, np.random.default_rng(0))
     assert len(set(batch.lengths)) > 1
-    q_values = agent.network(torch.from_numpy(batch.rows)).detach()
-    longest = agent.text_spec.max_new_tokens
-    for row, length in enumerate(batch.lengths):
-        assert (batch.rows[row, 4 + length :] == 4).all()
-        alone = agent.network(torch.from_numpy(batch.rows[row : row + 1, : 4 + longest]))[0, :length]
-        torch.testing.assert_close(alone, q_values[row, :length], atol=1e-5, rtol=1e-5)
+    rows = batch.rows.copy()
+    behind = np.arange(5) >= batch.lengths[:, None]
+    assert (rows[:, 4:][behind] == 4).all()
+    rows[:, 4:][behind] = np.random.default_rng(1).integers(4, size=behind.sum())
+    for agent, each in ((clean, batch), (dirty, dataclasses.replace(batch, rows=rows))):
+        agent.replay.sample = lambda *_, each=each, **__: each  # type: ignore[method-assign]
+        agent._update()
+    torch.testing.assert_close(clean.gradient, dirty.gradient, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(clean.parameters, dirty.parameters, atol=1e-5, rtol=1e-4)
+    assert clean.gradient_samples == dirty.gradient_samples
 
 
 def test_counters_and_logged_keys() -> None:
@@ -352,6 +364,7 @@ def test_checkpoints_of_other_agents_are_refused(tmp_path: Path) -> None:
         ({"n_step": 0}, "n_step must be None or at least 1; got 0"),
         ({"lambda_": 1.5}, "lambda_ must be between 0 and 1; got 1.5"),
         ({"epsilon": -0.1}, "epsilon must be between 0 and 1; got -0.1"),
+        ({"epsilon_start": 2.0}, "epsilon_start must be None or between 0 and 1; got 2.0"),
         ({"temperature": -1.0}, "temperature must not be negative"),
         ({"target_tau": 0.0}, "target_tau must be above 0 and at most 1; got 0.0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),

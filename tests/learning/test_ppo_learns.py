@@ -9,8 +9,8 @@ import pytest
 from agents import PPO, RandomAgent, evaluate_agent
 
 TASKS = [
-    ("textenvs/HiddenTarget-v0", {"length": 6, "num_symbols": 8}, "train", 12_000),
-    ("textenvs/Reverse-v0", {"length": 3, "num_symbols": 6}, "test", 16_000),
+    ("textenvs/HiddenTarget-v0", {"length": 6, "num_symbols": 8}, "train", 8_000),
+    ("textenvs/Reverse-v0", {"length": 3, "num_symbols": 6}, "test", 12_000),
 ]
 
 

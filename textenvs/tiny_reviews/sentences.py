@@ -27,8 +27,8 @@ POSITIVE, NEUTRAL, NEGATIVE = range(3)
 _PREFERENCE = np.array([[0.78, 0.06, 0.04], [0.18, 0.88, 0.18], [0.04, 0.06, 0.78]])
 """Row p: how likely a clause of polarity p is in a positive, in a neutral and in a negative review."""
 _AND = np.array([[1.0, 1.0, 0.2], [1.0, 1.0, 1.0], [0.2, 1.0, 1.0]])
-_BUT = np.array([[0.0, 0.4, 1.0], [1.0, 0.1, 1.0], [1.0, 0.4, 0.0]])
-"""How readily the word joins clauses, or things, of two polarities; 0 is never."""
+_BUT = np.array([[0.01, 0.4, 1.0], [1.0, 0.1, 1.0], [1.0, 0.4, 0.01]])
+"""How readily the word joins clauses, or things, of two polarities."""
 
 
 def review(kind: Kind) -> Expression:
@@ -66,21 +66,17 @@ class _Writer:
     def about_the_thing(self) -> Expression:
         """the old film | was very long , but the actors were good"""
         thing = self.thing
-        short = (
-            (2.0, _each(lambda p: _was(thing, p, 3, 4))),
-            (2.0, _each(lambda p: sequence(_was(thing, p, 1, 2), self.tail))),
-            (0.5, sequence("was", _each(_not_as_expected))),
-            (0.5, sequence("was", _each(self.compared), "than", any_word("i we"), "expected")),
-            (1.0, sequence("made", _somebody(), "feel", _each(_feeling))),
-        )
-        best = sequence("was one of the", _each(self.superlative), any_of(("of the year", "i know", "we know")))
+        best = sequence("was one of the", _each(_superlative), any_of(("of the year", "i know", "we know")))
         return sequence(
             any_word("the this"),
             _maybe(0.4, any_word(self.kind.before)),
             self.things,
             choice(
-                *short,
-                (2.0, sequence(any_of(self.kind.places), choice(*short))),
+                (2.0, _each(lambda p: _was(thing, p, 3, 4))),
+                (2.0, _each(lambda p: sequence(_was(thing, p, 1, 2), self.tail))),
+                (0.5, sequence("was", _each(_not_as_expected))),
+                (0.5, sequence("was", _each(_compared), "than", any_word("i we"), "expected")),
+                (1.0, sequence("made", _somebody(), "feel", _each(_feeling))),
                 *_with_another_clause(thing, self.singular + self.plural),
                 (2.0, sequence("had", _pair(_AND, lambda p, q: sequence(self.a_part(p), "and", self.some_parts(q))))),
                 (1.0, best),
@@ -137,7 +133,7 @@ class _Writer:
             (3.0, sequence(self.and_it_was(), _maybe(0.4, self.tail))),
             (2.0, sequence("and", _each(lambda p: sequence(_loved(p), "the", _any_noun(parts))))),
             (1.0, "and told everyone about it"),
-            (1.0, sequence(", but", choice(*((_PREFERENCE[p], _the(parts, p, 1, 2)) for p in (NEUTRAL, NEGATIVE))))),
+            (1.0, sequence("and", _each(lambda p: _the(parts, p, 1, 2)))),
         )
 
     def found_it(self) -> Expression:
@@ -153,7 +149,7 @@ class _Writer:
             (6.0, self.about_parts(self.singular, self.plural)),
             (6.0, self.about_parts(self.plural, self.singular)),
             (2.0, sequence(any_of(w.INTRODUCTIONS), "it was", _each(self.what_it_was))),
-            (2.0, sequence("it was", _each(self.compared), "than the last one")),
+            (2.0, sequence("it was", _each(_compared), "than the last one")),
             (1.5, sequence("it made us feel", _each(_feeling), any_of(("for days", "afterwards")))),
             (1.5, sequence("it made my", any_word(w.FAMILY), "feel", _each(_feeling))),
             (3.0, sequence(any_word("i we"), _each(self.loved_it_all))),
@@ -223,15 +219,6 @@ class _Writer:
         """great actors"""
         return any_of(sequence(any_word(nouns.adjectives(polarity)), any_word(nouns.nouns)) for nouns in self.plural)
 
-    def compared(self, polarity: int) -> Expression:
-        """better; much longer"""
-        neutral = "longer shorter" if self.kind.lasting else "bigger smaller cheaper"
-        return sequence(_maybe(0.4, any_word("much far")), any_word(("better", neutral, "worse")[polarity]))
-
-    def superlative(self, polarity: int) -> Expression:
-        neutral = "longest shortest" if self.kind.lasting else "biggest smallest cheapest"
-        return any_word(("best", neutral, "worst")[polarity])
-
 
 def _with_another_clause(first: _Nouns, others: tuple[_Nouns, ...]) -> list[tuple[float, Expression]]:
     """… was very long and the actors were good; … was very long , but the actors were good"""
@@ -246,11 +233,11 @@ def _with_another_clause(first: _Nouns, others: tuple[_Nouns, ...]) -> list[tupl
 def _was(nouns: _Nouns, polarity: int, shortest: int, longest: int) -> Expression:
     """was very good and funny; seemed long; was not bad. The lengths are without the verb."""
     was = "were" if nouns.plural else "was"
-    said = sequence(choice((0.85, was), (0.15, "seemed")), _adjectives(nouns, polarity, shortest, longest))
-    if polarity == NEUTRAL or longest == 1:
-        return said
-    denied = any_word(w.NOT_BAD if polarity == POSITIVE else w.NOT_GOOD)
-    return choice((0.92, said), (0.08, sequence(was, "not", denied, "at all" if shortest > 2 else "")))
+    said = _adjectives(nouns, polarity, shortest, longest)
+    if polarity != NEUTRAL and longest > 1:
+        denied = any_word(w.NOT_BAD if polarity == POSITIVE else w.NOT_GOOD)
+        said = choice((0.92, said), (0.08, sequence("not", denied, "at all" if shortest > 2 else "")))
+    return sequence(choice((0.85, was), (0.15, "seemed")), said)
 
 
 @cache
@@ -297,6 +284,17 @@ def _not_as_expected(polarity: int) -> Expression:
     """not as good as we expected"""
     adjectives = (w.NOT_BAD, w.GENERAL.neutral, w.NOT_GOOD)[polarity]
     return sequence("not as", any_word(adjectives), "as", any_word("i we"), "expected")
+
+
+@cache
+def _compared(polarity: int) -> Expression:
+    """better; much simpler"""
+    return sequence(_maybe(0.4, any_word("much far")), any_word(w.COMPARATIVES.of(polarity)))
+
+
+@cache
+def _superlative(polarity: int) -> Expression:
+    return any_word(w.SUPERLATIVES.of(polarity))
 
 
 @cache

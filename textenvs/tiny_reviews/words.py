@@ -12,13 +12,13 @@ from dataclasses import dataclass
 POSITIVE = {
     "admired": 2.3, "amazing": 2.8, "attractive": 1.9, "best": 3.2, "better": 1.9, "bright": 1.9, "brilliant": 2.8,
     "charming": 2.8, "cheerful": 2.5, "clean": 1.7, "clever": 2.0, "comfortable": 2.3, "confident": 2.2,
-    "courteous": 2.3, "creative": 1.9, "delicious": 2.7, "elegant": 2.1, "enjoyed": 2.3, "entertaining": 1.9,
-    "excellent": 2.7, "exciting": 2.2, "fantastic": 2.6, "fascinating": 2.5, "fresh": 1.3, "friendly": 2.2,
-    "funny": 1.9, "generous": 2.3, "good": 1.9, "great": 3.1, "happy": 2.7, "helpful": 1.8, "honest": 2.3,
-    "impressive": 2.3, "inspiring": 1.8, "interesting": 1.7, "kind": 2.4, "like": 1.5, "liked": 1.8, "love": 3.2,
-    "loved": 2.9, "lovely": 2.8, "nice": 1.8, "original": 1.3, "peaceful": 2.2, "perfect": 2.7, "pleasant": 2.3,
-    "proud": 2.1, "recommend": 1.5, "relaxed": 2.2, "relaxing": 2.2, "rich": 2.6, "robust": 1.4, "romantic": 1.7,
-    "safe": 1.9, "superb": 3.1, "sweet": 2.0, "talented": 2.3, "thrilling": 2.1, "useful": 1.9, "wonderful": 2.7,
+    "courteous": 2.3, "delicious": 2.7, "elegant": 2.1, "enjoyed": 2.3, "entertaining": 1.9, "excellent": 2.7,
+    "exciting": 2.2, "fantastic": 2.6, "fascinating": 2.5, "fresh": 1.3, "friendly": 2.2, "funny": 1.9,
+    "generous": 2.3, "good": 1.9, "great": 3.1, "happy": 2.7, "helpful": 1.8, "honest": 2.3, "impressive": 2.3,
+    "inspiring": 1.8, "interesting": 1.7, "kind": 2.4, "like": 1.5, "liked": 1.8, "love": 3.2, "loved": 2.9,
+    "lovely": 2.8, "nice": 1.8, "original": 1.3, "peaceful": 2.2, "perfect": 2.7, "pleasant": 2.3, "proud": 2.1,
+    "recommend": 1.5, "relaxed": 2.2, "relaxing": 2.2, "rich": 2.6, "robust": 1.4, "romantic": 1.7, "safe": 1.9,
+    "superb": 3.1, "sweet": 2.0, "talented": 2.3, "thrilling": 2.1, "useful": 1.9, "wonderful": 2.7,
 }  # fmt: skip
 """Words that VADER finds positive, with their valences."""
 
@@ -27,13 +27,13 @@ NEGATIVE = {
     "bored": -1.1, "boring": -1.3, "broken": -2.1, "careless": -1.5, "chaotic": -2.2, "confusing": -0.9,
     "dangerous": -2.1, "defective": -1.9, "depressing": -1.6, "despised": -1.7, "difficult": -1.5, "dirty": -1.9,
     "disappointing": -2.2, "disgusting": -2.4, "dishonest": -2.7, "disliked": -1.7, "dismal": -3.0, "dreadful": -1.9,
-    "dull": -1.7, "embarrassing": -1.6, "faulty": -1.3, "frustrating": -1.9, "gloomy": -0.6, "hate": -2.7,
-    "hated": -3.2, "hopeless": -2.0, "horrible": -2.5, "horrid": -2.5, "hostile": -1.6, "impatient": -1.2,
-    "impolite": -1.6, "incompetent": -2.1, "lazy": -1.5, "lonely": -1.5, "lousy": -2.5, "meaningless": -1.9,
-    "miserable": -2.2, "moody": -1.5, "nasty": -2.6, "noisy": -0.7, "pathetic": -2.7, "poor": -2.1,
-    "ridiculous": -1.5, "rotten": -2.3, "rude": -2.0, "sad": -2.1, "selfish": -2.1, "stupid": -2.4, "terrible": -2.1,
-    "ugly": -2.3, "uncomfortable": -1.6, "unfriendly": -1.5, "unhappy": -1.8, "unkind": -1.6, "unpleasant": -2.1,
-    "upset": -1.6, "useless": -1.8, "weak": -1.9, "worse": -2.1, "worst": -3.1, "worthless": -1.9,
+    "dull": -1.7, "faulty": -1.3, "frustrating": -1.9, "gloomy": -0.6, "hate": -2.7, "hated": -3.2, "hopeless": -2.0,
+    "horrible": -2.5, "horrid": -2.5, "hostile": -1.6, "impatient": -1.2, "impolite": -1.6, "incompetent": -2.1,
+    "lazy": -1.5, "lonely": -1.5, "lousy": -2.5, "meaningless": -1.9, "miserable": -2.2, "moody": -1.5, "nasty": -2.6,
+    "noisy": -0.7, "pathetic": -2.7, "poor": -2.1, "ridiculous": -1.5, "rotten": -2.3, "rude": -2.0, "sad": -2.1,
+    "selfish": -2.1, "stupid": -2.4, "terrible": -2.1, "ugly": -2.3, "uncomfortable": -1.6, "unfriendly": -1.5,
+    "unhappy": -1.8, "unkind": -1.6, "unpleasant": -2.1, "upset": -1.6, "useless": -1.8, "weak": -1.9, "worse": -2.1,
+    "worst": -3.1, "worthless": -1.9,
 }  # fmt: skip
 """Words that VADER finds negative, with their valences."""
 
@@ -79,21 +79,19 @@ PLACES = Adjectives(
 )
 FOOD = Adjectives("delicious fresh rich sweet", "hot salty spicy dry", "disgusting bitter rotten")
 DEVICES = Adjectives("useful robust elegant clever", "light heavy thin fast", "useless broken defective faulty weak")
-STAFF = Adjectives(
-    "friendly kind helpful cheerful courteous generous honest relaxed",
-    "young old busy tall talkative",
-    "rude angry lazy careless impatient unfriendly unkind impolite dishonest moody hostile selfish",
-)
-ARTISTS = Adjectives(
-    "talented confident charming creative",
-    "young old famous foreign local",
-    "incompetent arrogant dull embarrassing",
+PEOPLE = Adjectives(
+    "friendly kind helpful cheerful courteous generous honest talented confident charming",
+    "young old busy tall talkative famous",
+    "rude angry lazy careless impatient unfriendly unkind impolite dishonest moody hostile selfish arrogant "
+    "incompetent",
 )
 FEELINGS = Adjectives(
     "happy proud cheerful relaxed", "sleepy hungry thirsty quiet", "sad angry unhappy upset lonely bored miserable"
 )
 """Of those who write the review, and their families."""
 
+COMPARATIVES = Adjectives("better", "simpler stranger", "worse")
+SUPERLATIVES = Adjectives("best", "simplest strangest", "worst")
 NOT_GOOD = "good nice great pleasant impressive"
 NOT_BAD = "bad boring dull terrible"
 
@@ -171,7 +169,7 @@ _FILM = Kind(
     called="story",
     before="new old short long foreign famous",
     where="in",
-    places=("about the sea", "about two brothers", "about a small town"),
+    places=("about the sea", "about two brothers"),
     done=("watched", "saw"),
     to_do=("watch it", "see it"),
     perfect="seen it",
@@ -184,7 +182,7 @@ _FILM = Kind(
     ),
     parts=(
         Parts("plot ending script title", "dialogue music", "scenes songs dances effects", STORIES),
-        Parts("director", "", "actors dancers", ARTISTS),
+        Parts("director", "", "actors dancers", PEOPLE),
     ),
 )
 
@@ -194,7 +192,7 @@ _BOOK = Kind(
     called="story",
     before="new old short long thick famous",
     where="in",
-    places=("about the sea", "about two brothers", "about a small town"),
+    places=("about the sea", "about two brothers"),
     done=("read", "finished"),
     to_do=("read it", "open it"),
     perfect="read it",
@@ -203,7 +201,7 @@ _BOOK = Kind(
     facts=("it had about MANY pages of maps", "i read it in about FEW days", "it cost about MANY pounds in the shop"),
     parts=(
         Parts("plot ending chapter cover style", "", "pages chapters drawings poems maps", STORIES),
-        Parts("author narrator", "", "characters", ARTISTS),
+        Parts("author narrator", "", "characters", PEOPLE),
     ),
 )
 
@@ -226,7 +224,7 @@ _RESTAURANT = Kind(
     ),
     parts=(
         Parts("dessert salad curry pizza", "bread soup coffee wine", "noodles vegetables sauces portions", FOOD),
-        Parts("waiter waitress chef", "", "waiters cooks", STAFF),
+        Parts("waiter waitress chef", "", "waiters cooks", PEOPLE),
     ),
 )
 
@@ -249,7 +247,7 @@ _HOTEL = Kind(
     ),
     parts=(
         Parts("room bed bathroom kitchen garden", "", "towels beds curtains pillows carpets windows", PLACES),
-        Parts("receptionist porter", "", "cleaners porters", STAFF),
+        Parts("receptionist porter", "", "cleaners porters", PEOPLE),
     ),
 )
 
@@ -272,7 +270,7 @@ _PHONE = Kind(
     ),
     parts=(
         Parts("screen battery camera keyboard", "", "buttons speakers microphones cables", DEVICES),
-        Parts("seller", "", "assistants", STAFF, opening=False),
+        Parts("seller", "", "assistants", PEOPLE, opening=False),
     ),
 )
 
@@ -295,7 +293,7 @@ _TRIP = Kind(
     ),
     parts=(
         Parts("route boat bus museum harbour", "", "beaches villages roads churches mountains", PLACES),
-        Parts("guide driver captain", "", "sailors guides", STAFF),
+        Parts("guide driver captain", "", "sailors guides", PEOPLE),
     ),
 )
 
@@ -318,7 +316,7 @@ _CONCERT = Kind(
     ),
     parts=(
         Parts("song choir", "sound music", "songs drums violins trumpets dances", STORIES),
-        Parts("singer pianist drummer", "", "musicians singers", ARTISTS),
+        Parts("singer pianist drummer", "", "musicians singers", PEOPLE),
     ),
 )
 
@@ -340,8 +338,8 @@ _COURSE = Kind(
         "the lessons began at noon on monday",
     ),
     parts=(
-        Parts("lesson textbook lecture", "homework", "exercises slides lessons lectures tests", STORIES),
-        Parts("teacher tutor", "", "students teachers", STAFF),
+        Parts("lesson textbook lecture", "", "exercises slides lessons lectures tests", STORIES),
+        Parts("teacher tutor", "", "students teachers", PEOPLE),
     ),
 )
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
 import textenvs
 from agents import PPO, CheckpointError
@@ -177,6 +179,45 @@ def test_dropout_is_off_in_the_update(make_agent: Any, make_model: Any) -> None:
     assert torch.equal(learn(0.0).parameters, learn(0.5).parameters)
 
 
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_values_seen_while_playing_are_those_of_the_finished_texts(
+    kind: str, make_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent(kind).learn(200)
+    agent.collector.reset(0)
+    rollout = agent.collector.collect(2 * T)
+    rows, lengths, _, mask = tensors(rollout)
+    values, _ = agent.policy.values(rows, lengths)
+    assert values[mask].std() > 0
+    assert (rollout.values is None) == (kind in ("gpt2-critic", "small"))
+    if rollout.values is not None:
+        np.testing.assert_allclose(rollout.values, values.numpy(), atol=1e-5)
+        monkeypatch.setattr(agent.policy, "values", lambda *_: pytest.fail("values were computed again"))
+    batch, _ = agent._batch(rollout)
+    torch.testing.assert_close(batch.values, values, atol=1e-5, rtol=0)
+
+
+def test_texts_that_were_cut_off_are_bootstrapped(make_model: Any) -> None:
+    task = make_envs().task
+    envs = SyncVectorEnv(
+        [lambda: TimeLimit(textenvs.TextEnv(task), max_episode_steps=3)] * 4, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    policy = LMActorCritic(make_model("gpt2"))
+    torch.nn.init.normal_(policy.value_head.weight)
+    agent = PPO(envs, policy=policy, gae_lambda=1.0, whiten_advantages=False)
+    agent.collector.reset(0)
+    rollout = agent.collector.collect(6)
+    cut = rollout.truncated & ~rollout.terminated
+    assert cut.sum() > 4
+    _, after = policy.values(torch.from_numpy(rollout.rows), torch.from_numpy(rollout.lengths))
+    batch, _ = agent._batch(rollout)
+    expected = torch.where(torch.from_numpy(cut), after, torch.from_numpy(rollout.scores))
+    torch.testing.assert_close(batch.returns[:, 0], expected, atol=1e-5, rtol=0)
+
+
 # -- the coefficient and the scale of rewards --------------------------------------------------------------------------
 
 
@@ -284,7 +325,7 @@ def test_an_adapter_alone_is_trained(make_model: Any, tmp_path: Path) -> None:
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["gpt2-critic", "small"])
+@pytest.mark.parametrize("kind", ["gpt2", "gpt2-critic", "small"])
 def test_learn_save_load_learn_equals_learning_through(kind: str, make_agent: Any, tmp_path: Path) -> None:
     options = {"kl_target": 0.5, "kl_horizon": 50, "num_steps": 5}
     stopped, straight = make_agent(kind, **options), make_agent(kind, **options)
