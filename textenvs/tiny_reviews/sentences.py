@@ -1,8 +1,8 @@
 """The grammar of TinyReviews: how its words make sentences.
 
 A review has one or two sentences. Its beginning, up to the noun that says what it is about, is the prompt. Every clause
-has a polarity; which ones a review prefers is its sentiment. "But" joins clauses that contradict each other, "and"
-rather those that do not.
+has a polarity; which ones a review prefers is its sentiment. "And" joins clauses that do not contradict each other,
+"but" those that do.
 
 Lengths are in tokens: all that follows the prompt, EOS included, fits into 24 of them (first sentence 12, second
 sentence 11), and every sentence has 6 to 24 words.
@@ -10,7 +10,7 @@ sentence 11), and every sentence has 6 to 24 words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from textenvs.tiny_reviews import words as w
 from textenvs.tiny_reviews.expressions import Expression, any_of, any_word, choice, sequence
-from textenvs.tiny_reviews.words import Adjectives, Kind
+from textenvs.tiny_reviews.words import Adjectives, Kind, Parts
 
 SENTIMENTS = ("positive", "neutral", "negative")
 """Of a review; and of a clause, by number, under the name of polarity."""
@@ -26,9 +26,16 @@ POSITIVE, NEUTRAL, NEGATIVE = range(3)
 
 _PREFERENCE = np.array([[0.78, 0.06, 0.04], [0.18, 0.88, 0.18], [0.04, 0.06, 0.78]])
 """Row p: how likely a clause of polarity p is in a positive, in a neutral and in a negative review."""
-_AND = np.array([[1.0, 1.0, 0.2], [1.0, 1.0, 1.0], [0.2, 1.0, 1.0]])
-_BUT = np.array([[0.01, 0.4, 1.0], [1.0, 0.1, 1.0], [1.0, 0.4, 0.01]])
-"""How readily the word joins clauses, or things, of two polarities."""
+_AND = ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2))
+_BUT = ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0))
+"""Polarities of two clauses, or of two things, that the word can join."""
+
+_VERBS = {  # tense and number of the subject: forms of be, seem, have
+    ("past", "singular"): ("was", "seemed", "had"),
+    ("past", "plural"): ("were", "seemed", "had"),
+    ("present", "singular"): ("is", "seems", "has"),
+    ("present", "plural"): ("are", "seem", "have"),
+}
 
 
 def review(kind: Kind) -> Expression:
@@ -40,14 +47,22 @@ def review(kind: Kind) -> Expression:
 
 @dataclass(frozen=True)
 class _Nouns:
-    """Nouns of one number and one class of adjectives."""
+    """Nouns that share their number and their adjectives."""
 
     nouns: str
-    plural: bool
+    number: str
+    general: Adjectives
     own: Adjectives
+    people: bool = False
+    opening: bool = True
 
     def adjectives(self, polarity: int) -> str:
-        return f"{w.GENERAL.of(polarity)} {self.own.of(polarity)}"
+        return f"{self.general.of(polarity)} {self.own.of(polarity)}"
+
+
+def _nouns(part: Parts, nouns: str, number: str) -> _Nouns:
+    general = w.PEOPLE if part.people else w.THINGS
+    return _Nouns(nouns, number, general, part.own, part.people, part.opening)
 
 
 class _Writer:
@@ -56,56 +71,65 @@ class _Writer:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.things = any_word(kind.things)
-        self.thing = _Nouns(kind.things, False, kind.own)
-        self.singular = tuple(_Nouns(f"{part.singular} {part.mass}", False, part.own) for part in kind.parts)
-        self.plural = tuple(_Nouns(part.plural, True, part.own) for part in kind.parts)
+        self.thing = _Nouns(kind.things, "singular", w.THINGS, kind.own)
+        self.parts = {
+            "singular": tuple(_nouns(part, f"{part.singular} {part.mass}", "singular") for part in kind.parts),
+            "plural": tuple(_nouns(part, part.plural, "plural") for part in kind.parts),
+        }
+        self.any_part = self.parts["singular"] + self.parts["plural"]
         self.tail = any_of(w.SHORT_TAILS + (w.LONG_TAILS if kind.lasting else ()))
 
     # -------------------------------------------------------------------------------------------- first sentences
 
     def about_the_thing(self) -> Expression:
-        """the old film | was very long , but the actors were good"""
-        thing = self.thing
-        best = sequence("was one of the", _each(_superlative), any_of(("of the year", "i know", "we know")))
-        return sequence(
-            any_word("the this"),
-            _maybe(0.4, any_word(self.kind.before)),
-            self.things,
-            choice(
-                (2.0, _each(lambda p: _was(thing, p, 3, 4))),
-                (2.0, _each(lambda p: sequence(_was(thing, p, 1, 2), self.tail))),
-                (0.5, sequence("was", _each(_not_as_expected))),
-                (0.5, sequence("was", _each(_compared), "than", any_word("i we"), "expected")),
-                (1.0, sequence("made", _somebody(), "feel", _each(_feeling))),
-                *_with_another_clause(thing, self.singular + self.plural),
-                (2.0, sequence("had", _pair(_AND, lambda p, q: sequence(self.a_part(p), "and", self.some_parts(q))))),
-                (1.0, best),
-            ),
+        """the old film | was very long, but the actors were good"""
+        prompt = sequence(any_word("the this"), _maybe(0.4, any_word(self.kind.before)), self.things)
+        return sequence(prompt, self.in_each_tense(self.said_of_the_thing))
+
+    def said_of_the_thing(self, tense: str) -> Expression:
+        be, _, have = _VERBS[tense, "singular"]
+        short = [
+            (2.0, _each(lambda p: _is(self.thing, tense, p, 3, 4))),
+            (2.0, _each(lambda p: sequence(_is(self.thing, tense, p, 1, 2), self.tail))),
+            (0.5, sequence(be, _each(_not_as_expected))),
+            (0.5, sequence(be, _each(self.comparative), "than", any_word("i we"), "expected")),
+        ]
+        if tense == "past":
+            short.append((1.0, sequence("made", any_word("me us"), "feel", _each(_feeling))))
+        return choice(
+            *short,
+            (2.0, sequence(any_of(self.kind.places), choice(*short))),
+            *self.with_another_clause(self.thing, tense, self.any_part),
+            (2.0, sequence(have, _pair(_AND, lambda p, q: sequence(self.a_part(p), "and", self.some_parts(q))))),
+            (1.0, sequence(be, "one of the", _each(self.superlative), any_of(("of the year", "i know")))),
         )
 
     def about_a_part(self) -> Expression:
         """the actors in this film | were good and funny"""
-        opening = [part.opening for part in self.kind.parts]
-        return any_of(
-            sequence(
-                "the",
-                any_word(nouns.nouns),
-                self.kind.where,
-                any_word("the this"),
-                self.things,
-                self.said_of_part(nouns),
-            )
-            for several in (self.singular, self.plural)
-            for nouns, may_open in zip(several, opening, strict=True)
-            if may_open
+
+        def about(part: _Nouns) -> Expression:
+            prompt = sequence("the", any_word(part.nouns), self.kind.where, any_word("the this"), self.things)
+            return sequence(prompt, self.in_each_tense(lambda tense: self.said_of_a_part(part, tense)))
+
+        return any_of(about(part) for part in self.any_part if part.opening)
+
+    def said_of_a_part(self, part: _Nouns, tense: str) -> Expression:
+        others = self.parts["plural" if part.number == "singular" else "singular"]
+        return choice(
+            (2.0, _each(lambda p: _is(part, tense, p, 1, 4))),
+            (1.0, _each(lambda p: sequence(_is(part, tense, p, 1, 2), self.tail))),
+            *self.with_another_clause(part, tense, others),
         )
 
-    def said_of_part(self, part: _Nouns) -> Expression:
-        return choice(
-            (2.0, _each(lambda p: _was(part, p, 1, 4))),
-            (1.0, _each(lambda p: sequence(_was(part, p, 1, 2), self.tail))),
-            *_with_another_clause(part, self.singular if part.plural else self.plural),
-        )
+    def with_another_clause(
+        self, first: _Nouns, tense: str, others: tuple[_Nouns, ...]
+    ) -> list[tuple[float, Expression]]:
+        """… was very long and the actors were good; … was very long, but the actors were good"""
+
+        def joined_by(word: str) -> Callable[[int, int], Expression]:
+            return lambda p, q: sequence(_is(first, tense, p, 1, 2), word, _the(others, tense, q, 1, 2))
+
+        return [(3.0, _pair(_AND, joined_by("and"))), (2.0, _pair(_BUT, joined_by(", but")))]
 
     def what_we_did(self) -> Expression:
         """last week we watched this film | and found it very long"""
@@ -127,71 +151,71 @@ class _Writer:
         )
 
     def what_came_of_it(self) -> Expression:
-        parts = self.singular + self.plural
         return choice(
             (3.0, self.found_it()),
             (3.0, sequence(self.and_it_was(), _maybe(0.4, self.tail))),
-            (2.0, sequence("and", _each(lambda p: sequence(_loved(p), "the", _any_noun(parts))))),
+            (2.0, sequence("and", _each(lambda p: sequence(_loved(p), "the", _any_noun(self.any_part))))),
             (1.0, "and told everyone about it"),
-            (1.0, sequence("and", _each(lambda p: _the(parts, p, 1, 2)))),
+            (1.0, sequence(", but", _each(lambda p: _the(self.any_part, "past", p, 1, 2), (NEUTRAL, NEGATIVE)))),
         )
 
     def found_it(self) -> Expression:
         return sequence("and found it", _each(lambda p: _adjectives(self.thing, p, 1, 4)))
 
     def and_it_was(self) -> Expression:
-        return sequence("and it", _each(lambda p: _was(self.thing, p, 1, 2)))
+        return sequence("and it", _each(lambda p: _is(self.thing, "past", p, 1, 2)))
 
     # -------------------------------------------------------------------------------------------- second sentences
 
     def second_sentence(self) -> Expression:
+        singular, plural = self.parts["singular"], self.parts["plural"]
         return choice(
-            (6.0, self.about_parts(self.singular, self.plural)),
-            (6.0, self.about_parts(self.plural, self.singular)),
+            (6.0, self.in_each_tense(lambda tense: self.about_parts(tense, singular, plural))),
+            (6.0, self.in_each_tense(lambda tense: self.about_parts(tense, plural, singular))),
             (2.0, sequence(any_of(w.INTRODUCTIONS), "it was", _each(self.what_it_was))),
-            (2.0, sequence("it was", _each(_compared), "than the last one")),
+            (2.0, sequence("it was", _maybe(0.5, any_word("much far")), _each(self.comparative), "than the last one")),
             (1.5, sequence("it made us feel", _each(_feeling), any_of(("for days", "afterwards")))),
             (1.5, sequence("it made my", any_word(w.FAMILY), "feel", _each(_feeling))),
             (3.0, sequence(any_word("i we"), _each(self.loved_it_all))),
             (4.0, _each(self.what_comes_next)),
         )
 
-    def about_parts(self, some: tuple[_Nouns, ...], others: tuple[_Nouns, ...]) -> Expression:
+    def about_parts(self, tense: str, some: tuple[_Nouns, ...], others: tuple[_Nouns, ...]) -> Expression:
         """the plot was very good and funny; the plot was good and the actors were very funny"""
 
         def joined_by(word: str, longest: int) -> Callable[[int, int], Expression]:
-            return lambda p, q: sequence(_the(some, p, 1, 1), word, _the(others, q, 1, longest))
+            return lambda p, q: sequence(_the(some, tense, p, 1, 1), word, _the(others, tense, q, 1, longest))
 
         return choice(
-            (3.0, _each(lambda p: _the(some, p, 3, 4))),
+            (3.0, _each(lambda p: _the(some, tense, p, 3, 4))),
             (2.0, _pair(_AND, joined_by("and", 2))),
             (1.0, _pair(_BUT, joined_by(", but", 1))),
         )
 
     def loved_it_all(self, polarity: int) -> Expression:
         """really loved the plot and the actors"""
-        one, many = sequence("the", _any_noun(self.singular)), sequence("the", _any_noun(self.plural))
+        one, many = (sequence("the", _any_noun(self.parts[number])) for number in ("singular", "plural"))
         return sequence(_loved(polarity), any_of((sequence(one, "and", many), sequence(many, "and", one))))
 
     def what_comes_next(self, polarity: int) -> Expression:
         """i would recommend it to everyone; we may watch it again next year; it lasted for about two hours"""
-        we, to_do = any_word("i we"), any_of(self.kind.to_do)
+        to_do = any_of(self.kind.to_do)
         to_whom = any_of(("everyone", "anyone", sequence("my", any_word(w.MORE_OTHERS))))
         if polarity == POSITIVE:
             return choice(
-                (1.0, sequence(we, "would recommend it to", to_whom)),
-                (1.0, sequence(we, "would", any_word("love like"), "to", to_do, "again")),
+                (1.0, sequence(any_word("i we"), "would recommend it to", to_whom)),
+                (1.0, sequence(any_word("i we"), "would", any_word("love like"), "to", to_do, "again")),
             )
         if polarity == NEGATIVE:
             return choice(
-                (1.0, sequence(we, "would not recommend it to", to_whom)),
-                (1.0, sequence(we, "would hate to", to_do, "again")),
+                (1.0, sequence(any_word("i we"), "would not recommend it to", to_whom)),
+                (1.0, sequence(any_word("i we"), "would hate to", to_do, "again")),
             )
         one, more = any_word(w.OTHERS), any_word(w.MORE_OTHERS)
         return choice(
             (2.0, any_of(_fact(text) for text in self.kind.facts)),
-            (1.0, sequence(we, "may", to_do, "again", any_of(w.SOON))),
-            (1.0, sequence(we, "told my", any_of((one, more)), "all about it the next day")),
+            (1.0, sequence(any_word("i we"), "may", to_do, "again", any_of(w.SOON))),
+            (1.0, sequence(any_word("i we"), "told my", any_of((one, more)), "all about it the next day")),
             (0.5, sequence("my", one, "has not", self.kind.perfect, "yet")),
             (0.5, sequence("my", more, "have not", self.kind.perfect, "yet")),
             (0.5, sequence("my", one, "plans to", to_do, any_of(w.SOON))),
@@ -200,16 +224,20 @@ class _Writer:
 
     # -------------------------------------------------------------------------------------------- phrases
 
+    def in_each_tense(self, say: Callable[[str], Expression]) -> Expression:
+        return choice((0.7, say("past")), (0.3, say("present"))) if self.kind.present else say("past")
+
     def what_it_was(self, polarity: int) -> Expression:
         """a great story; a really great story"""
         adjectives, noun = self.thing.adjectives(polarity), any_word(self.kind.called)
-        return choice((0.7, _a(adjectives, noun)), (0.3, sequence("a really", any_word(adjectives), noun)))
+        really = sequence("a really", any_word(adjectives), noun)
+        return choice((0.7, _a(adjectives, noun)), (0.3, really))
 
     def a_part(self, polarity: int) -> Expression:
         """a great plot; great music"""
-        options: list[tuple[float, Expression]] = []
-        for part, nouns in zip(self.kind.parts, self.singular, strict=True):
-            adjectives = nouns.adjectives(polarity)
+        options = []
+        for part in self.kind.parts:
+            adjectives = (w.PEOPLE if part.people else w.THINGS).of(polarity) + " " + part.own.of(polarity)
             options.append((1.0, _a(adjectives, any_word(part.singular))))
             if part.mass:
                 options.append((0.5, sequence(any_word(adjectives), any_word(part.mass))))
@@ -217,33 +245,39 @@ class _Writer:
 
     def some_parts(self, polarity: int) -> Expression:
         """great actors"""
-        return any_of(sequence(any_word(nouns.adjectives(polarity)), any_word(nouns.nouns)) for nouns in self.plural)
+        return any_of(
+            sequence(any_word(part.adjectives(polarity)), any_word(part.nouns)) for part in self.parts["plural"]
+        )
 
+    def comparative(self, polarity: int) -> Expression:
+        return any_word(("better", self.kind.comparatives, "worse")[polarity])
 
-def _with_another_clause(first: _Nouns, others: tuple[_Nouns, ...]) -> list[tuple[float, Expression]]:
-    """… was very long and the actors were good; … was very long , but the actors were good"""
-
-    def joined_by(word: str) -> Callable[[int, int], Expression]:
-        return lambda p, q: sequence(_was(first, p, 1, 2), word, _the(others, q, 1, 2))
-
-    return [(3.0, _pair(_AND, joined_by("and"))), (2.0, _pair(_BUT, joined_by(", but")))]
+    def superlative(self, polarity: int) -> Expression:
+        return any_word(("best", self.kind.superlatives, "worst")[polarity])
 
 
 @cache
-def _was(nouns: _Nouns, polarity: int, shortest: int, longest: int) -> Expression:
+def _is(nouns: _Nouns, tense: str, polarity: int, shortest: int, longest: int) -> Expression:
     """was very good and funny; seemed long; was not bad. The lengths are without the verb."""
-    was = "were" if nouns.plural else "was"
-    said = _adjectives(nouns, polarity, shortest, longest)
-    if polarity != NEUTRAL and longest > 1:
-        denied = any_word(w.NOT_BAD if polarity == POSITIVE else w.NOT_GOOD)
-        said = choice((0.92, said), (0.08, sequence("not", denied, "at all" if shortest > 2 else "")))
-    return sequence(choice((0.85, was), (0.15, "seemed")), said)
+    be, seem, _ = _VERBS[tense, nouns.number]
+    positive = sequence(choice((0.85, be), (0.15, seem)), _adjectives(nouns, polarity, shortest, longest))
+    if polarity == NEUTRAL or longest == 1:
+        return positive
+    if polarity == POSITIVE:
+        denied = any_word(w.NOT_RUDE if nouns.people else w.NOT_BAD)
+        negated = sequence(be, "not", denied, "at all") if shortest > 2 else sequence(be, "not", denied)
+    else:
+        denied = any_word(w.NOT_NICE if nouns.people else w.NOT_GOOD)
+        negated = (
+            sequence(be, "not", any_word("very really so"), denied) if shortest > 2 else sequence(be, "not", denied)
+        )
+    return choice((0.92, positive), (0.08, negated))
 
 
 @cache
 def _adjectives(nouns: _Nouns, polarity: int, shortest: int, longest: int) -> Expression:
     """good; very good; good and funny; very good and funny: those within the lengths."""
-    any_adjective, general = nouns.adjectives(polarity), w.GENERAL.of(polarity)
+    any_adjective, general = nouns.adjectives(polarity), nouns.general.of(polarity)
     and_own = sequence("and", any_word(nouns.own.of(polarity)))
     phrases = (
         (1, 0.4, any_word(any_adjective)),
@@ -269,9 +303,11 @@ def _to_a_degree(adjectives: str) -> Expression:
 
 
 @cache
-def _the(parts: tuple[_Nouns, ...], polarity: int, shortest: int, longest: int) -> Expression:
+def _the(parts: tuple[_Nouns, ...], tense: str, polarity: int, shortest: int, longest: int) -> Expression:
     """the plot was very good"""
-    return any_of(sequence("the", any_word(part.nouns), _was(part, polarity, shortest, longest)) for part in parts)
+    return any_of(
+        sequence("the", any_word(part.nouns), _is(part, tense, polarity, shortest, longest)) for part in parts
+    )
 
 
 @cache
@@ -282,19 +318,8 @@ def _any_noun(parts: tuple[_Nouns, ...]) -> Expression:
 @cache
 def _not_as_expected(polarity: int) -> Expression:
     """not as good as we expected"""
-    adjectives = (w.NOT_BAD, w.GENERAL.neutral, w.NOT_GOOD)[polarity]
+    adjectives = (w.NOT_BAD, "simple ordinary modern unusual", w.NOT_GOOD)[polarity]
     return sequence("not as", any_word(adjectives), "as", any_word("i we"), "expected")
-
-
-@cache
-def _compared(polarity: int) -> Expression:
-    """better; much simpler"""
-    return sequence(_maybe(0.4, any_word("much far")), any_word(w.COMPARATIVES.of(polarity)))
-
-
-@cache
-def _superlative(polarity: int) -> Expression:
-    return any_word(w.SUPERLATIVES.of(polarity))
 
 
 @cache
@@ -305,31 +330,30 @@ def _feeling(polarity: int) -> Expression:
 
 
 @cache
-def _somebody() -> Expression:
-    return choice((0.7, any_word("me us")), (0.3, sequence("my", any_word(w.FAMILY))))
-
-
-@cache
-def _loved(polarity: int) -> Expression:
-    """loved; really loved"""
-    verbs = any_word(w.LOVED.of(polarity))
-    return verbs if polarity == NEUTRAL else sequence(_maybe(0.3, "really"), verbs)
-
-
 def _fact(text: str) -> Expression:
     """A sentence with its numbers: FEW and MANY stand for any of them."""
     numbers = {"FEW": any_word(w.FEW), "MANY": any_word(w.MANY)}
     return sequence(*(numbers.get(word, word) for word in text.split()))
 
 
+@cache
+def _loved(polarity: int) -> Expression:
+    verbs = any_word(
+        ("loved liked enjoyed admired", "noticed discussed mentioned", "hated disliked despised")[polarity]
+    )
+    return verbs if polarity == NEUTRAL else sequence(_maybe(0.3, any_word("really")), verbs)
+
+
 def _a(words: str, noun: Expression | None = None) -> Expression:
     """The words with their article, before the noun if one is given: a good film, an awful film."""
-    options: list[tuple[float, Expression]] = []
+    options = []
     for article in ("a", "an"):
         chosen = [word for word in words.split() if _article(word) == article]
         if chosen:
-            phrase = sequence(article, any_word(" ".join(chosen)))
-            options.append((float(len(chosen)), phrase if noun is None else sequence(phrase, noun)))
+            parts = (
+                (article, any_word(" ".join(chosen))) if noun is None else (article, any_word(" ".join(chosen)), noun)
+            )
+            options.append((float(len(chosen)), sequence(*parts)))
     return choice(*options)
 
 
@@ -339,16 +363,15 @@ def _article(word: str) -> str:
     return "an" if vowel or word.startswith("hon") else "a"
 
 
-def _maybe(probability: float, expression: Expression | str) -> Expression:
+def _maybe(probability: float, expression: Expression) -> Expression:
     return choice((probability, expression), (1.0 - probability, ""))
 
 
-def _each(say: Callable[[int], Expression]) -> Expression:
+def _each(say: Callable[[int], Expression], polarities: Sequence[int] = (0, 1, 2)) -> Expression:
     """Any polarity, as the review prefers."""
-    return choice(*((_PREFERENCE[p], say(p)) for p in (POSITIVE, NEUTRAL, NEGATIVE)))
+    return choice(*((_PREFERENCE[p], say(p)) for p in polarities))
 
 
-def _pair(readily: np.ndarray, say: Callable[[int, int], Expression]) -> Expression:
-    """Two polarities, as the review prefers and the word that joins them allows."""
-    pairs = np.argwhere(readily).tolist()
-    return choice(*((readily[p, q] * _PREFERENCE[p] * _PREFERENCE[q], say(p, q)) for p, q in pairs))
+def _pair(pairs: Sequence[tuple[int, int]], say: Callable[[int, int], Expression]) -> Expression:
+    """Any of the pairs of polarities, as the review prefers."""
+    return choice(*((_PREFERENCE[p] * _PREFERENCE[q], say(p, q)) for p, q in pairs))
