@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -125,6 +126,22 @@ def adapt_kl_coef(kl_coef: float, kl: float, kl_target: float, num_episodes: int
     """
     error = min(max(kl / kl_target - 1, -0.2), 0.2)
     return kl_coef * (1 + error * num_episodes / horizon)
+
+
+# -- preferences -------------------------------------------------------------------------------------------------------
+
+
+def preference_loss(margins: Tensor, weights: Tensor) -> Tensor:
+    """Negative log-likelihood of preferences under the model of Bradley and Terry: −Σ w log σ(r_chosen − r_rejected).
+
+    Ouyang et al. 2022, "Training language models to follow instructions with human feedback", equation 1, where the
+    C(K, 2) pairs of a prompt weigh as much together as one prompt does. Only differences of scores count.
+
+    Args:
+        margins: [M] r_chosen − r_rejected of M pairs.
+        weights: [M] w, of sum 1: for a mean over prompts, 1 / (prompts · pairs of the prompt).
+    """
+    return -(weights * F.logsigmoid(margins)).sum()
 
 
 # -- how good a fit is -------------------------------------------------------------------------------------------------

@@ -267,6 +267,7 @@ class EpisodeReplay:
         ):
             raise ValueError(f"The texts in this replay buffer were not written for {task.name} of these sizes.")
         judge = Judge(make_reward(reward))
+        judge.check_spec(spec)
         scores = self.scores
         for start in range(0, len(self), batch_size):
             places = np.arange(start, min(start + batch_size, len(self)))

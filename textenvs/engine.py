@@ -74,7 +74,6 @@ class TextEngine:
         self.task = task
         self.num_envs = num_envs
         self._given_invalid_reward = invalid_reward
-        self.set_reward(task.default_reward if reward is None else reward)
         self.spec = TextSpec(
             prompt_length=task.prompt_length,
             max_new_tokens=task.max_new_tokens,
@@ -84,6 +83,7 @@ class TextEngine:
             has_masks=task.has_masks,
             group_size=group_size,
         )
+        self.set_reward(task.default_reward if reward is None else reward)
         self.rows = np.full((num_envs, self.spec.row_length), task.pad_id, dtype=np.int64)
         """int64 [N, L]: prompt, what has been written, padding."""
         self.written = np.zeros(num_envs, dtype=np.int64)
@@ -104,9 +104,11 @@ class TextEngine:
         """Judge with another reward model from the next finished text on.
 
         Raises:
-            ValueError: illegal actions need an ``invalid_reward`` that this reward model's range does not provide.
+            ValueError: illegal actions need an ``invalid_reward`` that this reward model's range does not provide, or
+                the reward model says that it cannot judge these texts; the old one stays.
         """
         judge = Judge(make_reward(reward))
+        judge.check_spec(self.spec)
         penalty = self._given_invalid_reward
         if penalty is None:
             if self.task.has_masks and not np.isfinite(judge.low):

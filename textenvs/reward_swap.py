@@ -21,7 +21,8 @@ def set_reward(env: Any, reward: Any) -> None:
 
     Raises:
         TypeError: there is no text environment inside.
-        ValueError, TypeError: the spec is not a reward; all sub-environments keep the old one.
+        ValueError, TypeError: the spec is not a reward, or not one for these texts; all sub-environments keep the old
+            one.
     """
     # Built once before anything changes: a spec that is wrong is refused as a whole.
     judge = Judge(make_reward(reward))
@@ -29,12 +30,14 @@ def set_reward(env: Any, reward: Any) -> None:
     if hasattr(base, "set_reward"):  # TextEnv, TextVectorEnv
         base.set_reward(judge.model)
     elif hasattr(base, "env_method"):  # Stable-Baselines3
+        judge.check_spec(base.get_attr("text_spec")[0])  # here, since an error would end sub-processes
         base.env_method("set_reward", reward)
     elif hasattr(base, "envs"):  # SyncVectorEnv
         for sub_env in base.envs:
             set_reward(sub_env, judge.model)
         return
     elif hasattr(base, "call"):  # AsyncVectorEnv
+        judge.check_spec(base.get_attr("text_spec")[0])
         base.call("set_reward", reward)
     else:
         raise TypeError(f"There is no text environment inside {env!r}, so there is no reward to set.")

@@ -138,15 +138,7 @@ def load_tokenizer(name: str | Path) -> Any:
         ImportError: transformers is not installed.
         ValueError: there is no such tokenizer, or no network to fetch it.
     """
-    try:
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    except ImportError as error:
-        raise ImportError(
-            "A tokenizer by name needs the transformers package: install the extra, e.g. pip install 'textenvs[lm]'."
-        ) from error
-    # A tokenizer of one's own comes back as it was saved. AutoTokenizer would go by the model beside it, if that is a
-    # Qwen2 for instance, and add that model's special tokens.
-    reader = PreTrainedTokenizerFast if _has_own_tokenizer(Path(name)) else AutoTokenizer
+    reader = tokenizer_class(name)
     try:
         return reader.from_pretrained(str(name))
     except (OSError, ValueError) as error:
@@ -154,6 +146,24 @@ def load_tokenizer(name: str | Path) -> Any:
         where = "the folder holds none" if local else "it is no local folder, and the hub has none or cannot be reached"
         reason = str(error).splitlines()[0]
         raise ValueError(f"Cannot load the tokenizer {str(name)!r}: {where}. ({reason})") from error
+
+
+def tokenizer_class(name: str | Path) -> Any:
+    """The class of transformers that reads a tokenizer.
+
+    One's own comes back as it was saved: ``AutoTokenizer`` would go by the model beside it, if that is a Qwen2 for
+    instance, and add that model's special tokens.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    try:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    except ImportError as error:
+        raise ImportError(
+            "A tokenizer by name needs the transformers package: install the extra, e.g. pip install 'textenvs[lm]'."
+        ) from error
+    return PreTrainedTokenizerFast if _has_own_tokenizer(Path(name)) else AutoTokenizer
 
 
 def _has_own_tokenizer(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from agents.lm.loading import import_transformers, load_critic
+from textenvs.rewards.learned import HEADER, Normalisation, read_header
 
 
 def find_causal_lm(model: Any) -> Any:
@@ -43,18 +44,25 @@ def make_critic(critic: Any, trunk: Any) -> tuple[Any, nn.Linear]:
     """A critic's trunk, None if it is the actor's, and its value head.
 
     Args:
-        critic: ``"shared"``, ``"copy"``, a transformers model or the folder of one.
+        critic: ``"shared"``, ``"copy"``, a transformers model or the folder of one, or a ``RewardModel``.
         trunk: the actor's.
 
     Raises:
         TypeError: none of these.
         ValueError: a folder that cannot be read.
     """
-    own, score = None, None
+    own, score, scale = None, None, Normalisation()
     if critic == "copy":
         own = copy.deepcopy(trunk)
     elif critic != "shared":
-        model = load_critic(critic) if isinstance(critic, str | Path) else critic
+        if isinstance(critic, str | Path):
+            model = load_critic(critic)
+            if (Path(critic) / HEADER).is_file():
+                scale = read_header(critic)
+        elif isinstance(getattr(critic, "normalisation", None), Normalisation):  # a RewardModel
+            model, scale = critic.model, critic.normalisation
+        else:
+            model = critic
         if not isinstance(model, import_transformers().PreTrainedModel):
             raise TypeError(
                 f"critic must be 'shared', 'copy', a transformers model or the folder of one; "
@@ -70,9 +78,9 @@ def make_critic(critic: Any, trunk: Any) -> tuple[Any, nn.Linear]:
         head.weight.zero_()
         head.bias.zero_()
         if isinstance(score, nn.Linear) and score.out_features == 1:
-            head.weight.copy_(score.weight)
-            if score.bias is not None:
-                head.bias.copy_(score.bias)
+            # What it predicts is the reward that is paid: the normalised score.
+            head.weight.copy_(score.weight / scale.std)
+            head.bias.copy_(((0.0 if score.bias is None else score.bias) - scale.mean) / scale.std)
     return own, head
 
 

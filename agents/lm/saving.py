@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,7 @@ def save_policy(
     Raises:
         ValueError: there is something else at ``folder``.
     """
-    folder = Path(folder)
-    is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-    if folder.exists() and not is_model and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is no model: give another folder.")
-    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with replacing(folder) as temporary:
         model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
@@ -48,6 +43,24 @@ def save_policy(
         save_file(head, temporary / "value_head.safetensors")
         header = {"format": FORMAT, "version": VERSION, **settings}
         (temporary / "policy.json").write_text(json.dumps(header, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder to write a model into, which takes the place of ``folder`` when all is written.
+
+    Raises:
+        ValueError: there is something else than a model at ``folder``.
+    """
+    folder = Path(folder)
+    is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    if folder.exists() and not is_model and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no model: give another folder.")
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from textenvs.episodes import Episodes
+from textenvs.spec import TextSpec
 
 RANGE_TOLERANCE = 1e-6
 """Scores are float32: a declared bound may be missed by this much (relative to its size) through rounding."""
@@ -29,7 +30,10 @@ class RewardModel(Protocol):
 
     A model made of others has ``score_parts(episodes) -> Scores`` beside ``score``: its components and its gold
     score are then reported with every finished episode. A model that cannot judge every text has
-    ``score_where_it_applies(episodes) -> (scores, applies)`` and is then welcome inside a weighted sum.
+    ``score_where_it_applies(episodes) -> (scores, applies)`` and is then welcome inside a weighted sum. A model that
+    cannot judge the texts of every environment has ``check_spec(text_spec)``: it is called when the model becomes the
+    judge of an environment (when that is made, and by ``set_reward``), before any text is written, and raises
+    ``ValueError`` where the two do not fit. It must change nothing: one model may judge several environments.
     """
 
     def score(self, episodes: Episodes) -> np.ndarray:
@@ -80,6 +84,16 @@ class Judge:
         self.calls = 0
         self.episodes = 0
         self.seconds = 0.0
+
+    def check_spec(self, spec: TextSpec) -> None:
+        """Ask the model whether it can judge the texts of an environment, if it has something to say about that.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        check = getattr(self.model, "check_spec", None)
+        if check is not None:
+            check(spec)
 
     def __call__(self, episodes: Episodes) -> Scores:
         """Score a batch.

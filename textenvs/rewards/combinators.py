@@ -16,6 +16,7 @@ from textenvs.episodes import Episodes
 from textenvs.rewards.base import Judge, RewardError, Scores, describe
 from textenvs.rewards.registry import make_reward, register_reward
 from textenvs.rng import splitmix64
+from textenvs.spec import TextSpec
 
 
 class Combined:
@@ -28,6 +29,11 @@ class Combined:
         self.judges = tuple(judges)
         self.deterministic = deterministic and all(judge.deterministic for judge in judges)
         self.version = "1(" + ", ".join(f"{judge.name} {judge.version}" for judge in judges) + ")"
+
+    def check_spec(self, spec: TextSpec) -> None:
+        """Ask every part whether it can judge the texts of an environment."""
+        for judge in self.judges:
+            judge.check_spec(spec)
 
     def score_parts(self, episodes: Episodes) -> Scores:
         """Total, components and gold score of a batch."""

@@ -13,6 +13,7 @@ from textenvs.episodes import Episodes
 from textenvs.errors import unknown_name
 from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts, whole_number
 from textenvs.rewards.registry import register_reward
+from textenvs.tokenizers import tokenizer_class
 
 _EXTRA = "lm"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "tekken.json")
@@ -21,8 +22,8 @@ _NO_LIMIT = 10**6
 """Tokenizers that know no limit state a huge one."""
 
 
-class _Pretrained:
-    """A pretrained model with its own tokenizer: what the rewards of this module share.
+class Pretrained:
+    """A pretrained model with its own tokenizer: what the rewards that are models share.
 
     Raises:
         ImportError: transformers or PyTorch is missing.
@@ -56,7 +57,7 @@ class _Pretrained:
                 loaded, report = getattr(transformers, auto_class).from_pretrained(
                     source, use_safetensors=True, trust_remote_code=False, output_loading_info=True
                 )
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            self.tokenizer = tokenizer_class(source).from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # also what safetensors, tokenizers and the model's own code raise
             kind = OSError if isinstance(error, OSError) else ValueError
             where = "" if is_folder else " (no folder here, so a name on the model hub)"
@@ -145,7 +146,7 @@ class _Pretrained:
 
 
 @register_reward("hf_classifier")
-class HuggingFaceClassifier(_Pretrained):
+class HuggingFaceClassifier(Pretrained):
     """One output of a Hugging Face sequence classifier or reward model.
 
     Score: the probability of one label (softmax; sigmoid where the labels do not exclude each other), or its logit.
@@ -255,7 +256,7 @@ class HuggingFaceClassifier(_Pretrained):
 
 
 @register_reward("hf_perplexity")
-class HuggingFacePerplexity(_Pretrained):
+class HuggingFacePerplexity(Pretrained):
     """Fluency: mean log-probability of the completion's tokens under a causal language model.
 
     Score: (1/n) Σ log p(token | prompt and the tokens before it) in nats, over the model's own tokens of the

@@ -1,0 +1,233 @@
+"""Preferences: rankings of several answers to a prompt, simulated or from people, and what follows from them.
+
+ranks = rank_answers(gold, scale=8.0, seed=0)             # gold [N, K]: what each answer is really worth
+rankings = make_rankings(answers, ranks, gold)            # answers: see agents.lm.sampling.sample_answers
+save_rankings("rankings.jsonl", rankings)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.lm.sampling import Answers
+
+# -- a simulated annotator ---------------------------------------------------------------------------------------------
+
+
+def preference_probabilities(gold: np.ndarray, scale: float) -> np.ndarray:
+    """How probably the annotator prefers answer i to answer j: P = σ(scale · (gold_i − gold_j)).
+
+    Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs".
+
+    Args:
+        gold: [N, K] worth of the K answers to each of N prompts.
+        scale: how sure the annotator is; 0 guesses.
+
+    Returns:
+        float64 [N, K, K].
+    """
+    gold = _checked_gold(gold, scale)
+    differences = scale * (gold[:, :, None] - gold[:, None, :])
+    probabilities: np.ndarray = np.exp(-np.logaddexp(0.0, -differences))
+    return probabilities
+
+
+def rank_answers(gold: np.ndarray, scale: float, seed: int) -> np.ndarray:
+    """Rankings by a noisy annotator: the order of scale · gold + Gumbel noise, which is a draw from Plackett-Luce.
+
+    Every pair of a ranking follows :func:`preference_probabilities`, since the difference of two Gumbel variables is
+    logistic. Plackett 1975, "The Analysis of Permutations"; Yellott 1977, theorem 5.
+
+    Args:
+        gold: [N, K] worth of the K answers to each of N prompts.
+        scale: how sure the annotator is; 0 guesses.
+        seed: of the noise.
+
+    Returns:
+        int64 [N, K]: ranks 1 (best) … K, all different.
+    """
+    gold = _checked_gold(gold, scale)
+    noisy = scale * gold + np.random.default_rng(seed).gumbel(size=gold.shape)
+    order = np.argsort(-noisy, axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(1, gold.shape[1] + 1)[None], axis=1)
+    return ranks.astype(np.int64)
+
+
+def best_accuracy(gold: np.ndarray, scale: float) -> float:
+    """The accuracy of the best possible predictor of the annotator's pairs: the mean of max(p, 1 − p) over the pairs.
+
+    Nobody who has to guess the noise can do better, the gold score itself included.
+
+    Args:
+        gold: [N, K].
+        scale: as for :func:`rank_answers`.
+    """
+    probabilities = preference_probabilities(gold, scale)
+    first, second = np.triu_indices(probabilities.shape[1], k=1)
+    pairs = probabilities[:, first, second]
+    return float(np.maximum(pairs, 1.0 - pairs).mean())
+
+
+def _checked_gold(gold: np.ndarray, scale: float) -> np.ndarray:
+    gold = np.asarray(gold, dtype=np.float64)
+    if gold.ndim != 2 or gold.shape[1] < 2:
+        raise ValueError(f"gold must be [N, K] with K answers to each prompt, at least 2; got shape {gold.shape}.")
+    if not np.isfinite(gold).all():
+        raise ValueError("gold scores must be finite; one is NaN or infinite.")
+    if not (scale >= 0 and np.isfinite(scale)):
+        raise ValueError(f"scale must be at least 0 and finite; got {scale}.")
+    return gold
+
+
+# -- rankings ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Several answers to one prompt, in order of preference.
+
+    Raises:
+        ValueError: fewer than two answers, or entries that are not one for each answer.
+        TypeError: entries of another type.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    """Texts, EOS not written out."""
+    ranks: tuple[int, ...]
+    """Of each answer: the best has the smallest; equal ranks are ties."""
+    gold: tuple[float, ...] | None = None
+    """What each answer is really worth, where the annotator was simulated."""
+    finished: tuple[bool, ...] | None = None
+    """Whether each answer ends where its writer ended it (with EOS), rather than where the length budget did.
+    None: all do."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise TypeError(f"'prompt' must be a text; got {self.prompt!r:.100}.")
+        kinds: dict[str, tuple[type, str]] = {
+            "answers": (str, "texts"),
+            "ranks": (int, "whole numbers"),
+            "gold": (float, "numbers"),
+            "finished": (bool, "true or false"),
+        }
+        for name, (kind, what) in kinds.items():
+            entries = getattr(self, name)
+            if entries is None and name in ("gold", "finished"):
+                continue
+            if not isinstance(entries, list | tuple):
+                raise TypeError(f"{name!r} must be a list of {what}; got {entries!r:.100}.")
+            for entry in entries:
+                accepted = isinstance(entry, int | float if kind is float else kind)
+                if not accepted or (kind is not bool and isinstance(entry, bool)):
+                    raise TypeError(f"{name!r} must be {what}; got {entry!r:.100}.")
+            if len(entries) != len(self.answers):
+                raise ValueError(f"There are {len(self.answers)} answers but {len(entries)} entries in {name!r}.")
+            object.__setattr__(self, name, tuple(entries))
+        if len(self.answers) < 2:
+            raise ValueError(f"A ranking needs at least two answers; got {len(self.answers)}.")
+
+
+def pairs(ranks: Sequence[int] | np.ndarray) -> np.ndarray:
+    """All pairs that a ranking decides, int64 [M, 2] numbers of (preferred, other): K (K − 1) / 2, less by ties.
+
+    Ouyang et al. 2022, "Training language models to follow instructions with human feedback", section 3.5.
+
+    Args:
+        ranks: [K], the best has the smallest.
+    """
+    ranks = np.asarray(ranks)
+    return np.argwhere(ranks[:, None] < ranks[None, :])
+
+
+def make_rankings(answers: Answers, ranks: np.ndarray, gold: np.ndarray | None = None) -> list[Ranking]:
+    """Rankings of sampled answers.
+
+    Args:
+        answers: K to each of N prompts.
+        ranks: int [N, K].
+        gold: [N, K], what they are worth, where that is known.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    shape = answers.scores.shape
+    for name, given in (("ranks", ranks), ("gold", gold)):
+        if given is not None and given.shape != shape:
+            raise ValueError(f"{name} must have one entry for each answer, shape {shape}; got {given.shape}.")
+    episodes, k = answers.episodes, shape[1]
+    completions, finished = episodes.completions, episodes.finish_reason == "stop"
+    rankings = []
+    for n, row in enumerate(ranks.tolist()):
+        part = slice(n * k, (n + 1) * k)
+        rankings.append(
+            Ranking(
+                prompt=episodes.prompts[n * k],
+                answers=tuple(completions[part]),
+                ranks=tuple(row),
+                gold=None if gold is None else tuple(gold[n].astype(np.float64).tolist()),
+                finished=None if finished[part].all() else tuple(finished[part].tolist()),
+            )
+        )
+    return rankings
+
+
+def to_pairs(rankings: Iterable[Ranking]) -> list[dict[str, str]]:
+    """Rows ``{prompt, chosen, rejected}``, one for each decided pair, as Hugging Face's data sets of preferences."""
+    return [
+        {"prompt": ranking.prompt, "chosen": ranking.answers[better], "rejected": ranking.answers[worse]}
+        for ranking in rankings
+        for better, worse in pairs(ranking.ranks).tolist()
+    ]
+
+
+def save_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
+    """Write rankings as JSONL: rows ``{prompt, answers, ranks}``, with ``gold`` and ``finished`` where known."""
+    lines = []
+    for ranking in rankings:
+        row = {name: value for name, value in vars(ranking).items() if value is not None}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def load_rankings(path: str | Path) -> list[Ranking]:
+    """Rankings from JSONL, as :func:`save_rankings` writes it; keys that it does not know are left aside.
+
+    Raises:
+        ValueError: no such file, no row in it, or a row that is no ranking, with its line number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r} with rankings.")
+    rankings = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a UTF-8 text file: {error}.") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                rankings.append(_from_row(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: {error} ({line!r:.100})") from None
+    if not rankings:
+        raise ValueError(f"{path} holds no rankings.")
+    return rankings
+
+
+def _from_row(row: Any) -> Ranking:
+    needed = ("prompt", "answers", "ranks")
+    if not isinstance(row, dict):
+        raise TypeError("A row must be an object {prompt, answers, ranks}.")
+    missing = [name for name in needed if name not in row]
+    if missing:
+        raise ValueError(f"There is no {missing[0]!r}; the row has {', '.join(row) or 'nothing'}.")
+    known: dict[str, Any] = {name: row.get(name) for name in (*needed, "gold", "finished")}
+    return Ranking(**known)
