@@ -177,3 +177,29 @@ def _has_own_tokenizer(folder: Path) -> bool:
 
 def _name(tokenizer: Any) -> str:
     return getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+
+
+def word_tokenizer(vocab: Vocab) -> Any:
+    """A Hugging Face fast tokenizer with the very ids of a vocabulary whose tokens are separated by spaces, to be saved
+    beside a model (``save_pretrained``) and read by plain transformers.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: tokens that are separated by something else, or no EOS.
+    """
+    try:
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+    except ImportError as error:
+        raise ImportError(
+            "A tokenizer for transformers needs that package: install the extra, e.g. pip install 'textenvs[lm]'."
+        ) from error
+    if vocab.separator != " " or vocab.eos is None:
+        raise ValueError(
+            f"A word tokenizer needs tokens separated by spaces and an EOS; got separator {vocab.separator!r} and "
+            f"eos {vocab.eos!r}."
+        )
+    words = {token: i for i, token in enumerate(vocab.tokens)}
+    level = Tokenizer(models.WordLevel(words))  # without a token for unknown words, of which there are none
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=level, eos_token=vocab.eos, pad_token=vocab.eos)

@@ -54,7 +54,7 @@ def available_cores() -> int:
 
 
 @contextlib.contextmanager
-def _for_children() -> Iterator[None]:
+def for_children() -> Iterator[None]:
     """What a spawned process inherits: one thread for its mathematics, and no answer to Ctrl-C."""
     saved = {name: os.environ.get(name) for name in ONE_THREAD}
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -98,7 +98,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, out), daemon=True)
-        with _for_children():
+        with for_children():
             self.process.start()
         theirs.close()
         self.setting: RunSetting | None = None
@@ -148,7 +148,7 @@ def play_all(settings: Sequence[RunSetting], out: Path, jobs: int, on_event: Cal
                     failed.append(event)
                 on_event(event)
     finally:
-        with _for_children():  # a second Ctrl-C must not leave workers behind
+        with for_children():  # a second Ctrl-C must not leave workers behind
             for worker in workers:
                 worker.stop()
     return failed

@@ -70,7 +70,7 @@ def code_digest() -> str:
         root = Path(package.__path__[0])
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root.parent).as_posix()
-            if name.startswith(("agents/lm/", "agents/benchmark/")) and name not in ROW_MODULES:
+            if name.startswith(("agents/lm/", "agents/rlhf/", "agents/benchmark/")) and name not in ROW_MODULES:
                 continue
             digest.update(f"{name}\0{code_alone(path.read_text(encoding='utf-8'))}\0".encode())
     return digest.hexdigest()[:16]
@@ -123,8 +123,7 @@ def machine() -> dict[str, Any]:
 
 def shared_settings(suite: Suite) -> dict[str, Any]:
     """What all results of one folder have in common."""
-    settings = {"suite": suite_settings(suite), "versions": versions(), "code": code_digest()}
-    return json.loads(json.dumps(settings))  # as it will be read back: lists, no tuples
+    return {"suite": suite_settings(suite), "versions": versions(), "code": code_digest()}
 
 
 def open_results(out: Path, suite: Suite) -> None:
@@ -133,8 +132,21 @@ def open_results(out: Path, suite: Suite) -> None:
     Raises:
         BenchmarkError: the folder holds something else, or results of other settings.
     """
+    open_folder(out, shared_settings(suite))
+    for name in ("runs", "failed"):
+        (out / name).mkdir(exist_ok=True)
+    for leftover in (out / "runs").glob(f"*{PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def open_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Make a folder with its ``settings.json``, or go on with one of the same settings.
+
+    Raises:
+        BenchmarkError: the folder holds something else, or results of other settings.
+    """
     path = out / "settings.json"
-    settings = shared_settings(suite)
+    settings = json.loads(json.dumps(settings))  # as they will be read back: lists, no tuples
     if path.exists():
         differences = list(_differences(read_json(path), settings))
         if differences:
@@ -147,15 +159,11 @@ def open_results(out: Path, suite: Suite) -> None:
             )
     elif out.exists() and any(out.iterdir()):
         raise BenchmarkError(
-            f"{out} is not empty and holds no results of this benchmark. Choose another folder with --out."
+            f"{out} is not empty and holds no results of this program. Choose another folder with --out."
         )
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
-    for name in ("runs", "failed"):
-        (out / name).mkdir(exist_ok=True)
-    for leftover in (out / "runs").glob(f"*{PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager
