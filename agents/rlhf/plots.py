@@ -30,26 +30,41 @@ def run_label(results: Results, run: str) -> str:
 
 def training_figure(results: Results) -> Figure:
     """A panel for each quantity, a line for each PPO run: the median over seeds, and their range."""
-    runs = list(results.histories[results.seeds[0]])
-    panels = {name: title for name, title in PANELS.items() if _is_known(results, runs[0], name)}
+    names = known_panels(results)
     columns = 3
-    rows = -(-len(panels) // columns)
+    rows = -(-len(names) // columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 2.5 * rows + 0.4), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, (name, title) in zip(axes, panels.items(), strict=False):
-            for index, run in enumerate(runs):
-                _draw_run(panel, results, run, name, index)
-            panel.set_title(title, loc="left")
-            panel.set_xlabel("episodes")
-        for panel in axes[len(panels) :]:
+        for panel, name in zip(axes, names, strict=False):
+            _draw_panel(panel, results, name)
+        for panel in axes[len(names) :]:
             panel.set_visible(False)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
     return figure
 
 
-def _is_known(results: Results, run: str, name: str) -> bool:
-    return not np.isnan(results.histories[results.seeds[0]][run][name]).all()
+def panel_figure(results: Results, name: str) -> Figure:
+    """One panel of it by itself."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.9, 2.9), layout="constrained")
+        axes = figure.subplots()
+        _draw_panel(axes, results, name)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def known_panels(results: Results) -> list[str]:
+    """The panels whose quantity was logged."""
+    run = results.main
+    return [name for name in PANELS if not np.isnan(results.histories[results.seeds[0]][run][name]).all()]
+
+
+def _draw_panel(axes: Axes, results: Results, name: str) -> None:
+    for index, run in enumerate(results.histories[results.seeds[0]]):
+        _draw_run(axes, results, run, name, index)
+    axes.set_title(PANELS[name], loc="left")
+    axes.set_xlabel("episodes")
 
 
 def _draw_run(axes: Axes, results: Results, run: str, name: str, index: int) -> None:
@@ -66,42 +81,40 @@ def _draw_run(axes: Axes, results: Results, run: str, name: str, index: int) -> 
         axes.fill_between(episodes, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
 
 
-def frontier_figure(results: Results) -> Figure:
+def frontier_figures(results: Results) -> dict[str, Figure]:
     """Gold score (or the judge's, where no gold is known) and the grammatical share against KL, a point for each model
-    and seed."""
+    and seed; the line joins the medians."""
     which = "gold" if results.figure(results.main, "gold") is not None else "reward"
     names = [which] + (["grammatical"] if results.figure(results.main, "grammatical") is not None else [])
+    return {name: _frontier_figure(results, name) for name in names}
+
+
+def _frontier_figure(results: Results, name: str) -> Figure:
     titles = {"gold": "gold score", "reward": "judge's score", "grammatical": "share of grammatical texts"}
     models = [results.base, *(model for model in results.models if model.startswith("ppo-"))]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(names), 3.2), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            middles: list[tuple[float, float]] = []
-            for index, model in enumerate(models):
-                points = np.array(
-                    [
-                        [results.stages[seed]["evaluation"]["models"][model]["figures"][key] for key in ("kl", name)]
-                        for seed in results.seeds
-                    ]
-                )
-                label = "before PPO" if model == results.base else run_label(results, model)
-                axes.plot(
-                    *points.T,
-                    linestyle="none",
-                    marker=MARKERS[index % len(MARKERS)],
-                    color=COLOURS[index % len(COLOURS)],
-                    markersize=6,
-                    label=label,
-                )
-                middle = np.median(points, axis=0)
-                middles.append((float(middle[0]), float(middle[1])))
-            axes.plot(*np.array(sorted(middles)).T, color="#999999", linewidth=0.8, zorder=0)
-            axes.set_title(titles[name], loc="left")
-            axes.set_xlabel("KL from the reference, nats per text")
-            axes.set_xscale("symlog", linthresh=1.0)
-            axes.xaxis.set_major_formatter("{x:g}")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+        axes = figure.subplots()
+        middles: list[tuple[float, float]] = []
+        for index, model in enumerate(models):
+            figures = [results.stages[seed]["evaluation"]["models"][model]["figures"] for seed in results.seeds]
+            points = np.array([[each["kl"], each[name]] for each in figures])
+            axes.plot(
+                *points.T,
+                linestyle="none",
+                marker=MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                markersize=6,
+                label="before PPO" if model == results.base else run_label(results, model),
+            )
+            middle = np.median(points, axis=0)
+            middles.append((float(middle[0]), float(middle[1])))
+        axes.plot(*np.array(sorted(middles)).T, color="#999999", linewidth=0.8, zorder=0)
+        axes.set_title(titles[name], loc="left")
+        axes.set_xlabel("KL from the reference, nats per text")
+        axes.set_xscale("symlog", linthresh=1.0)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 

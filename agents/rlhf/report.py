@@ -12,12 +12,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from agents.benchmark.results import PARTIAL
-from agents.rlhf.plots import frontier_figure, run_label, to_png, to_svg, training_figure
+from agents.rlhf.plots import (
+    PANELS,
+    frontier_figures,
+    known_panels,
+    panel_figure,
+    run_label,
+    to_png,
+    to_svg,
+    training_figure,
+)
 from agents.rlhf.results import FIGURE_NAMES, Results, Spread, read_results
 from agents.rlhf.words import conclusions, percent
 
@@ -46,7 +56,8 @@ def write_report(out: Path, results: Results) -> Path:
     plots = out / "plots"
     plots.mkdir(exist_ok=True)
     to_png(training_figure(results), plots / "training.png")
-    to_png(frontier_figure(results), plots / "frontier.png")
+    for name, figure in frontier_figures(results).items():
+        to_png(figure, plots / f"{name}-against-kl.png")
     summary = json.dumps(summarise(results), indent=1, ensure_ascii=False)
     for path, text in ((out / "summary.json", summary), (out / "report.html", html(results))):
         temporary = path.with_name(f"{path.name}{PARTIAL}-{os.getpid()}")
@@ -148,9 +159,9 @@ def html(results: Results) -> str:
 <p class="note">{_text(NOTE)}</p>
 <h2>PPO over time</h2>
 <p class="note">As sampled in training, on prompts of the kinds that it trains on. Gold is measured, never paid.</p>
-{_image(to_svg(training_figure(results)), "Scores, KL, entropy and length over training")}
+{_images({PANELS[name]: panel_figure(results, name) for name in known_panels(results)}, "over training")}
 <h2>Reward against KL</h2>
-{_image(to_svg(frontier_figure(results)), "Score and share of grammatical texts against KL")}
+{_images(frontier_figures(results), "against KL")}
 <h2>Before and after</h2>
 {_samples(results)}
 <h2>The four models</h2>
@@ -169,9 +180,13 @@ def _text(text: str) -> str:
     return escape(text).replace(" %", "&nbsp;%")
 
 
-def _image(svg: str, about: str) -> str:
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<div class="wide"><img src="data:image/svg+xml;base64,{data}" alt="{escape(about)}"></div>'
+def _images(figures: dict[str, Figure], about: str) -> str:
+    """Figures inside the page, as many beside each other as there is room for."""
+    images = ""
+    for name, figure in figures.items():
+        data = base64.b64encode(to_svg(figure).encode()).decode()
+        images += f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(name)} {about}">\n'
+    return f'<div class="plots">\n{images}</div>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -241,11 +256,12 @@ def _four_models(results: Results) -> str:
         ["reference", parameters, "never", "the actor as it began; KL is measured from it"],
         ["reward model", parameters if tiny else "its own", "before PPO, then never" if tiny else "never", judge],
     ]
-    body = "".join(
-        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>" for row in rows
-    )
-    head = "<tr><th>model</th><th>parameters</th><th>trained</th><th>what it is</th></tr>"
-    return f'<table class="samples"><thead>{head}</thead><tbody>{body}</tbody></table>'
+    labels, body = ["parameters", "trained", "what it is"], ""
+    for name, *texts in rows:
+        cells = (f'<td data-label="{label}">{escape(text)}</td>' for label, text in zip(labels, texts, strict=True))
+        body += f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>\n"
+    head = "".join(f"<th>{text}</th>" for text in ("model", *labels))
+    return f'<table class="samples"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
 
 
 def _judges(results: Results) -> str:

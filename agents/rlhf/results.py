@@ -37,9 +37,9 @@ class Spread:
 
     def text(self, style: str = ".2f") -> str:
         """ "0.84 (0.81–0.86)"; the median alone for one seed."""
-        if self.count < 2:
-            return f"{self.median:{style}}"
-        return f"{self.median:{style}} ({self.low:{style}}–{self.high:{style}})"
+        middle = f"{self.median:{style}}"
+        text = middle if self.count < 2 else f"{middle} ({self.low:{style}}–{self.high:{style}})"
+        return text.replace("-", "−")
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:

@@ -25,6 +25,7 @@ def test_spreads_by_hand() -> None:
     assert spread([]) is None
     assert Spread(0.5, 0.25, 1.0, 3).text(".2f") == "0.50 (0.25–1.00)"
     assert Spread(0.5, 0.5, 0.5, 1).text(".1f") == "0.5"
+    assert Spread(-0.5, -0.5, -0.5, 1).text() == "−0.50"
     assert percent(Spread(0.956, 0.93, 0.97, 5)) == "96 % (93–97)"
     assert Spread(0.7, 0.6, 0.8, 3).over(0.5) == Spread(1.4, 1.2, 1.6, 3)
 
@@ -68,8 +69,8 @@ def test_words_follow_from_the_figures(results: Results) -> None:
     assert words[0] == (
         "On held-out prompts PPO with kl_coef 0.15 raises the gold score from 0.33 (0.31–0.35) to 0.83 (0.81–0.85), at "
         "a KL divergence of 2.5 (2.5–2.5) nats per text from the model it began with. That is 83 % (81–86) of the way "
-        "to 0.93, which one in a hundred of the grammar's own texts reaches. 94 % (92–96) of its texts are grammatical; "
-        "before, 97 % (97–97) were."
+        "to 0.93, which one in a hundred of the grammar's own texts reaches. 94 % (92–96) of its texts are "
+        "grammatical; before, 97 % (97–97) were."
     )
     assert "gets higher (2.40 (2.40–2.40) against 2.00" in words[1]
     assert "10 % (10–10) of the texts are grammatical, at a gold score of 0.98 (0.98–0.98): word salad" in words[1]
@@ -123,13 +124,13 @@ def test_the_page_is_whole_needs_no_network_and_escapes_texts(results: Results) 
     checker = _Checker()
     checker.feed(page)
     assert checker.open == []
-    assert len(checker.links) == 2
+    assert len(checker.links) == 7
     assert all(link.startswith("data:image/svg+xml;base64,") for link in checker.links)
     assert "the &lt;b&gt;film …" in page
     assert "was &amp; good ." in page
     assert "<b>film" not in page
     for role in ("actor", "critic", "reference", "reward model"):
-        assert re.search(rf"<th>{role}</th><td>[\d,]+</td><td>(yes|never|before PPO, then never)</td>", page)
+        assert re.search(rf'<th>{role}</th><td data-label="parameters">[\d,]+</td>', page)
     assert "4,098 comparisons" in page
     assert html(results) == page
 
@@ -150,7 +151,7 @@ def test_a_pipelines_own_report(pipeline: Pipeline) -> None:
     results = read_results(pipeline.out, pipeline.settings, [0])
     page = write_report(pipeline.out, results)
     assert page.stat().st_size < 1_000_000
-    for name in ("training", "frontier"):
+    for name in ("training", "gold-against-kl", "grammatical-against-kl"):
         picture = (pipeline.out / "plots" / f"{name}.png").read_bytes()
         assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     terminal = Console(file=io.StringIO(), width=100)
