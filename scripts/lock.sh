@@ -11,17 +11,17 @@ trap 'rm -rf "$work"' EXIT
 printf '%s\n' "$@" >"$work/held"
 grep -qi '^torch\b' "$work/held" || grep '^torch==' requirements/test.lock >>"$work/held"
 
-lock() {  # lock EXTRA CONSTRAINTS
+lock() {  # lock NAME EXTRAS CONSTRAINTS
     echo "resolving requirements/$1.lock"
     "${PYTHON:-python3}" -m venv "$work/$1"
     local pip=("$work/$1/bin/python" -m pip --disable-pip-version-check)
-    "${pip[@]}" install --quiet --constraint "$2" hatchling ".[$1]"
+    "${pip[@]}" install --quiet --constraint "$3" hatchling ".[$2]"
     {
         echo "# Exact versions for scripts/setup_venv.sh, written by scripts/lock.sh. Ranges stand in pyproject.toml."
         # Left out: pip, this project, and what only torch's CUDA builds bring. A build's local label (+cpu) is cut off.
         "${pip[@]}" freeze --all --exclude pip --exclude textenvs | grep -vE '^(nvidia-|cuda-|triton==)' | sed 's/+.*//'
     } >"$work/$1.lock"
 }
-lock test "$work/held"
-lock agents "$work/test.lock"
+lock test test "$work/held"
+lock agents agents,lm,sentiment "$work/test.lock"
 mv "$work/test.lock" "$work/agents.lock" requirements/

@@ -220,7 +220,9 @@ def test_setup_installs_once_upgrades_and_repairs(
     assert locks_installed() == ["requirements/agents.lock"]
 
     # A second run installs nothing; test.sh adds its lock, after which neither script installs anything.
-    assert run_script(scripts / "quickstart.sh", python=python).returncode == 0
+    result = run_script(scripts / "quickstart.sh", python=python)
+    assert "ran: scripts/benchmark.py --preset quick\n" in result.stdout
+    assert result.stdout.endswith("ran: scripts/rlhf.py --preset short\n")
     assert locks_installed() == []
     result = run_script(scripts / "test.sh", "tests/x.py", "-k", "a b", python=python)
     assert result.stdout.endswith("ran: -m pytest -n 2 tests/x.py -k a b\n")

@@ -17,11 +17,11 @@ class Pretraining:
     """A small GPT-2 from nothing, on the text source of ``TinyReviews``."""
 
     num_layers: int = 2
-    width: int = 128
+    width: int = 96
     num_heads: int = 4
-    texts: int = 204_800
+    texts: int = 307_200
     batch_size: int = 32
-    learning_rate: float = 6e-3
+    learning_rate: float = 8e-3
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class FineTuning:
     """How many are drawn from the grammar, where there is one; of a file, all are taken."""
     epochs: int = 1
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
+    """Five times as much, and the model forgets the kinds that no demonstration is about (87 % grammatical)."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Optimisation:
     """PPO. One run for each coefficient; the first is the one that counts."""
 
     kl_coefs: tuple[float, ...] = (0.15, 0.0)
-    updates: int = 30
+    updates: int = 70
     num_envs: int = 128
     epochs: int = 2
     num_minibatches: int = 4
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     value_coef: float = 0.1
     critic: str = "reward"
     """Where the critic starts: ``"reward"`` (a trunk of its own, from the reward model), ``"copy"`` or ``"shared"``."""
@@ -126,10 +127,10 @@ PRESETS = {
     "frontier": Settings("frontier", ppo=Optimisation(kl_coefs=(0.15, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5))),
     "short": Settings(
         "short",
-        pretraining=Pretraining(texts=51_200),
+        pretraining=Pretraining(texts=102_400),
         sft=FineTuning(demonstrations=6_400),
         preferences=Preferences(comparisons=2_048, small=0, held_out=2_000),
-        ppo=Optimisation(kl_coefs=(0.15,), updates=15),
+        ppo=Optimisation(kl_coefs=(0.15,), updates=25),
         evaluation_texts=512,
     ),
     "smoke": Settings(

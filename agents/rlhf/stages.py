@@ -25,7 +25,7 @@ from agents.lm.loading import load_model
 from agents.lm.preferences import best_accuracy, load_rankings, make_rankings, rank_answers, save_rankings
 from agents.lm.reward_model import RewardModel, RewardModelConfig, pair_accuracy, train_reward_model
 from agents.lm.sampling import sample_answers
-from agents.lm.sft import SFTConfig, cross_entropy, train_on_texts
+from agents.lm.sft import Corpus, SFTConfig, cross_entropy, train_on_texts
 from agents.ppo import PPO
 from agents.rlhf.evaluation import as_json, measure, shown_samples, write_texts
 from agents.rlhf.metering import GoldMeter
@@ -156,7 +156,6 @@ def pretrain(job: Job) -> None:
     sft = SFTConfig(learning_rate=setting.learning_rate, batch_size=setting.batch_size)
     losses = train_on_texts(model, corpus, sft, seed=job.seed, on_progress=job.on_step)
     held_out = world.corpus(2_000, job.stream(HELD_OUT_TEXTS))
-    log_probability = world.grammar.log_probability(held_out.ids).sum() / held_out.lengths.sum()
     save_model(model, tokenizer, job.out / "model")
     job.write(
         {
@@ -164,9 +163,17 @@ def pretrain(job: Job) -> None:
             "texts": len(corpus),
             "tokens": corpus.num_targets,
             "held_out_loss": cross_entropy(model, held_out),
-            "entropy_of_the_language": -float(log_probability),
+            "lowest_possible_loss": lowest_possible_loss(world, held_out),
         }
     )
+
+
+def lowest_possible_loss(world: TinyReviewsWorld, corpus: Corpus) -> float:
+    """The loss of a model that knows the grammar by heart, in nats per predicted token: first tokens are not
+    predicted, so their log-probability, estimated by their frequency, is taken away."""
+    firsts = np.bincount(world.corpus(50_000, seed=0).ids[:, 0], minlength=len(world.grammar.vocab))
+    of_first = np.log(firsts[corpus.ids[:, 0]] / firsts.sum())
+    return float((of_first - world.grammar.log_probability(corpus.ids)).sum() / corpus.num_targets)
 
 
 def fine_tune(job: Job) -> None:

@@ -32,7 +32,7 @@ from agents.rlhf.running import (
     run_in_processes,
 )
 from agents.rlhf.settings import RLHFError, Settings, Sources, get_settings, with_sources
-from agents.rlhf.stages import Stage, make_stages, thinned
+from agents.rlhf.stages import Stage, lowest_possible_loss, make_stages, thinned
 from agents.rlhf.worlds import TinyReviewsWorld
 from tests.rlhf.conftest import Pipeline
 
@@ -74,6 +74,23 @@ def test_models_load_in_plain_transformers(pipeline: Pipeline) -> None:
         assert model(input_ids=ids).logits.shape == (1, 4, len(TinyReviewsWorld().grammar.vocab))
     judge = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "reward-model" / "model")
     assert judge.config.num_labels == 1
+
+
+def test_no_model_is_better_than_the_grammar_itself(pipeline: Pipeline) -> None:
+    """−log p of the tokens behind the first, by the grammar's own probabilities."""
+    world = TinyReviewsWorld()
+    corpus = world.corpus(300, 4)
+    lowest = lowest_possible_loss(world, corpus)
+    figures = read_figures(pipeline.out, 0, "pretraining")
+    assert figures is not None
+    assert 1.2 < lowest < figures["held_out_loss"]
+    firsts = {int(row[0]) for row in corpus.ids}
+    every = world.corpus(50_000, 0).ids[:, 0]
+    probability = {first: float((every == first).mean()) for first in firsts}
+    by_hand = sum(
+        np.log(probability[int(row[0])]) - float(world.grammar.log_probability(row[None])[0]) for row in corpus.ids
+    )
+    assert lowest == pytest.approx(by_hand / (corpus.lengths - 1).sum(), rel=1e-6)
 
 
 def test_the_ranked_answers_are_the_models_and_held_out_kinds_stay_apart(pipeline: Pipeline) -> None:
@@ -173,7 +190,7 @@ def test_ppo_goes_on_from_its_checkpoint(pipeline: Pipeline, tmp_path: Path, mon
 def test_other_settings_are_refused(pipeline: Pipeline) -> None:
     open_pipeline(pipeline.out, pipeline.settings)  # the same: goes on
     other = replace(pipeline.settings, ppo=replace(pipeline.settings.ppo, learning_rate=1.0))
-    with pytest.raises(BenchmarkError, match=r"rlhf › ppo › learning_rate: 0\.0003 there, 1\.0 now"):
+    with pytest.raises(BenchmarkError, match=r"rlhf › ppo › learning_rate: 0\.001 there, 1\.0 now"):
         open_pipeline(pipeline.out, other)
 
 

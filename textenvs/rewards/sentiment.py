@@ -28,7 +28,7 @@ class LexiconSentiment:
 
     def __init__(self, of: str = "completion") -> None:
         self.of = choice("lexicon_sentiment", "of", of, READABLE)
-        vader = load_library("vaderSentiment.vaderSentiment", reward="lexicon_sentiment", extra="rewards")
+        vader = load_library("vaderSentiment.vaderSentiment", reward="lexicon_sentiment", extra="sentiment")
         with warnings.catch_warnings():
             # vaderSentiment reads its lexicon with codecs.open, which Python 3.14 deprecates.
             warnings.filterwarnings("ignore", message=r"codecs\.open", category=DeprecationWarning)

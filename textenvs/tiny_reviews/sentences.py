@@ -1,16 +1,16 @@
 """The grammar of TinyReviews: how its words make sentences.
 
 A review has one or two sentences. Its beginning, up to the noun that says what it is about, is the prompt. Every clause
-has a polarity; which ones a review prefers is its sentiment. "And" joins clauses that do not contradict each other,
-"but" those that do.
+has a polarity; which ones a review prefers is its sentiment. "But" joins clauses that contradict each other, "and"
+rather those that do not.
 
-Lengths are in tokens: all that follows the prompt, EOS included, fits into 24 of them (first sentence 12, second
-sentence 11), and every sentence has 6 to 24 words.
+Lengths are in tokens: all that follows the prompt, EOS included, fits into 24 of them (first sentence 11, second
+sentence 12), and every sentence has 6 to 24 words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,24 +18,20 @@ import numpy as np
 
 from textenvs.tiny_reviews import words as w
 from textenvs.tiny_reviews.expressions import Expression, any_of, any_word, choice, sequence
-from textenvs.tiny_reviews.words import Adjectives, Kind, Parts
+from textenvs.tiny_reviews.words import Adjectives, Kind
 
 SENTIMENTS = ("positive", "neutral", "negative")
 """Of a review; and of a clause, by number, under the name of polarity."""
-POSITIVE, NEUTRAL, NEGATIVE = range(3)
+_POLARITIES = POSITIVE, NEUTRAL, NEGATIVE = range(3)
 
 _PREFERENCE = np.array([[0.78, 0.06, 0.04], [0.18, 0.88, 0.18], [0.04, 0.06, 0.78]])
 """Row p: how likely a clause of polarity p is in a positive, in a neutral and in a negative review."""
-_AND = ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2))
-_BUT = ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0))
-"""Polarities of two clauses, or of two things, that the word can join."""
+_AND = np.array([[1.0, 1.0, 0.2], [1.0, 1.0, 1.0], [0.2, 1.0, 1.0]])
+_BUT = np.array([[0.01, 0.4, 1.0], [1.0, 0.1, 1.0], [1.0, 0.4, 0.01]])
+"""How readily the word joins clauses of two polarities."""
 
-_VERBS = {  # tense and number of the subject: forms of be, seem, have
-    ("past", "singular"): ("was", "seemed", "had"),
-    ("past", "plural"): ("were", "seemed", "had"),
-    ("present", "singular"): ("is", "seems", "has"),
-    ("present", "plural"): ("are", "seem", "have"),
-}
+_Polar = Callable[[int], Expression]
+"""An expression for each polarity."""
 
 
 def review(kind: Kind) -> Expression:
@@ -47,22 +43,11 @@ def review(kind: Kind) -> Expression:
 
 @dataclass(frozen=True)
 class _Nouns:
-    """Nouns that share their number and their adjectives."""
+    """Nouns of one number and one class of adjectives."""
 
     nouns: str
-    number: str
-    general: Adjectives
+    plural: bool
     own: Adjectives
-    people: bool = False
-    opening: bool = True
-
-    def adjectives(self, polarity: int) -> str:
-        return f"{self.general.of(polarity)} {self.own.of(polarity)}"
-
-
-def _nouns(part: Parts, nouns: str, number: str) -> _Nouns:
-    general = w.PEOPLE if part.people else w.THINGS
-    return _Nouns(nouns, number, general, part.own, part.people, part.opening)
 
 
 class _Writer:
@@ -71,221 +56,198 @@ class _Writer:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.things = any_word(kind.things)
-        self.thing = _Nouns(kind.things, "singular", w.THINGS, kind.own)
-        self.parts = {
-            "singular": tuple(_nouns(part, f"{part.singular} {part.mass}", "singular") for part in kind.parts),
-            "plural": tuple(_nouns(part, part.plural, "plural") for part in kind.parts),
-        }
-        self.any_part = self.parts["singular"] + self.parts["plural"]
-        self.tail = any_of(w.SHORT_TAILS + (w.LONG_TAILS if kind.lasting else ()))
+        self.thing = _Nouns(kind.things, False, kind.own)
+        self.singular = tuple(_Nouns(f"{part.singular} {part.mass}", False, part.own) for part in kind.parts)
+        self.plural = tuple(_Nouns(part.plural, True, part.own) for part in kind.parts)
+        self.parts = self.singular + self.plural
 
     # -------------------------------------------------------------------------------------------- first sentences
 
     def about_the_thing(self) -> Expression:
-        """the old film | was very long, but the actors were good"""
-        prompt = sequence(any_word("the this"), _maybe(0.4, any_word(self.kind.before)), self.things)
-        return sequence(prompt, self.in_each_tense(self.said_of_the_thing))
-
-    def said_of_the_thing(self, tense: str) -> Expression:
-        be, _, have = _VERBS[tense, "singular"]
-        short = [
-            (2.0, _each(lambda p: _is(self.thing, tense, p, 3, 4))),
-            (2.0, _each(lambda p: sequence(_is(self.thing, tense, p, 1, 2), self.tail))),
-            (0.5, sequence(be, _each(_not_as_expected))),
-            (0.5, sequence(be, _each(self.comparative), "than", any_word("i we"), "expected")),
-        ]
-        if tense == "past":
-            short.append((1.0, sequence("made", any_word("me us"), "feel", _each(_feeling))))
-        return choice(
-            *short,
-            (2.0, sequence(any_of(self.kind.places), choice(*short))),
-            *self.with_another_clause(self.thing, tense, self.any_part),
-            (2.0, sequence(have, _pair(_AND, lambda p, q: sequence(self.a_part(p), "and", self.some_parts(q))))),
-            (1.0, sequence(be, "one of the", _each(self.superlative), any_of(("of the year", "i know")))),
+        """the old film | was very long but the actors were good"""
+        whom = choice((0.7, any_word("me us")), (0.3, sequence("my", any_word(w.FAMILY))))
+        best = any_of(("of the year", "i know", "we know"))
+        return sequence(
+            any_word("the this"),
+            _maybe(0.4, any_word(self.kind.before)),
+            self.things,
+            choice(
+                (2.0, _each(lambda p: _was_much(self.thing, p))),
+                (2.0, sequence(_each(lambda p: _was(self.thing, p)), any_of(w.TAILS))),
+                (1.0, _each(lambda p: _was_compared(self.thing, p))),
+                (5.0, _joined(lambda p: _was(self.thing, p), lambda p: _the(self.parts, _was, p))),
+                (2.0, sequence("had", _pair(_AND, lambda p, q: sequence(self.a_part(p), "and", self.some_parts(q))))),
+                (1.0, sequence("made", whom, "feel", _each(_feeling))),
+                (1.0, sequence(_be(False), "one of the", _each(lambda p: any_word(w.SUPERLATIVES.of(p))), best)),
+            ),
         )
 
     def about_a_part(self) -> Expression:
         """the actors in this film | were good and funny"""
-
-        def about(part: _Nouns) -> Expression:
-            prompt = sequence("the", any_word(part.nouns), self.kind.where, any_word("the this"), self.things)
-            return sequence(prompt, self.in_each_tense(lambda tense: self.said_of_a_part(part, tense)))
-
-        return any_of(about(part) for part in self.any_part if part.opening)
-
-    def said_of_a_part(self, part: _Nouns, tense: str) -> Expression:
-        others = self.parts["plural" if part.number == "singular" else "singular"]
-        return choice(
-            (2.0, _each(lambda p: _is(part, tense, p, 1, 4))),
-            (1.0, _each(lambda p: sequence(_is(part, tense, p, 1, 2), self.tail))),
-            *self.with_another_clause(part, tense, others),
+        opening = [part.opening for part in self.kind.parts] * 2
+        return any_of(
+            sequence(
+                "the", any_word(nouns.nouns), self.kind.where, any_word("the this"), self.things, self.was_so(nouns)
+            )
+            for nouns, may_open in zip(self.parts, opening, strict=True)
+            if may_open
         )
 
-    def with_another_clause(
-        self, first: _Nouns, tense: str, others: tuple[_Nouns, ...]
-    ) -> list[tuple[float, Expression]]:
-        """… was very long and the actors were good; … was very long, but the actors were good"""
-
-        def joined_by(word: str) -> Callable[[int, int], Expression]:
-            return lambda p, q: sequence(_is(first, tense, p, 1, 2), word, _the(others, tense, q, 1, 2))
-
-        return [(3.0, _pair(_AND, joined_by("and"))), (2.0, _pair(_BUT, joined_by(", but")))]
+    def was_so(self, part: _Nouns) -> Expression:
+        others = self.singular if part.plural else self.plural
+        return choice(
+            (2.0, _each(lambda p: _was(part, p))),
+            (1.0, _each(lambda p: _was_much(part, p))),
+            (1.0, sequence(_each(lambda p: _was(part, p)), any_of(w.TAILS))),
+            (1.0, _each(lambda p: _was_compared(part, p))),
+            (5.0, _joined(lambda p: _was(part, p), lambda p: _the(others, _was, p))),
+        )
 
     def what_we_did(self) -> Expression:
         """last week we watched this film | and found it very long"""
         who = choice((0.3, "i"), (0.3, "we"), (0.4, sequence("my", any_word(w.FAMILY))))
         the_thing = sequence(any_word("the this"), self.things)
         a_thing = choice((0.4, _a(self.kind.things)), (0.6, _a(self.kind.before, self.things)))
+        where_or_when = choice((0.4, ""), (0.4, any_of(w.TIMES)), (0.2, any_of(self.kind.places)))
+        result = sequence(
+            "and",
+            choice(
+                (3.0, sequence("found it", _each(lambda p: _so(self.thing, p)))),
+                (3.0, sequence("it", _each(lambda p: _was(self.thing, p)))),
+                (0.5, sequence("it", _each(lambda p: _was_much(self.thing, p)))),
+                (2.0, _each(lambda p: _the(self.parts, _was, p))),
+                (2.0, _each(lambda p: sequence(_loved(p), "the", _any_noun(self.parts)))),
+                (1.0, "told everyone about it"),
+            ),
+        )
         done = any_of(self.kind.done)
         return choice(
-            (0.3, sequence(any_of(w.TIMES), who, done, the_thing, self.what_came_of_it())),
-            (0.7, sequence(who, done, choice((0.6, the_thing), (0.4, a_thing)), self.where_or_when())),
+            (0.3, sequence(any_of(w.TIMES), who, done, the_thing, result)),
+            (0.7, sequence(who, done, choice((0.6, the_thing), (0.4, a_thing)), where_or_when, result)),
         )
-
-    def where_or_when(self) -> Expression:
-        """… near the station and found it very loud; … last week and told everyone about it"""
-        return choice(
-            (0.4, self.what_came_of_it()),
-            (0.4, sequence(any_of(w.TIMES), self.what_came_of_it())),
-            (0.2, sequence(any_of(self.kind.places), any_of((self.found_it(), self.and_it_was())))),
-        )
-
-    def what_came_of_it(self) -> Expression:
-        return choice(
-            (3.0, self.found_it()),
-            (3.0, sequence(self.and_it_was(), _maybe(0.4, self.tail))),
-            (2.0, sequence("and", _each(lambda p: sequence(_loved(p), "the", _any_noun(self.any_part))))),
-            (1.0, "and told everyone about it"),
-            (1.0, sequence(", but", _each(lambda p: _the(self.any_part, "past", p, 1, 2), (NEUTRAL, NEGATIVE)))),
-        )
-
-    def found_it(self) -> Expression:
-        return sequence("and found it", _each(lambda p: _adjectives(self.thing, p, 1, 4)))
-
-    def and_it_was(self) -> Expression:
-        return sequence("and it", _each(lambda p: _is(self.thing, "past", p, 1, 2)))
 
     # -------------------------------------------------------------------------------------------- second sentences
 
     def second_sentence(self) -> Expression:
-        singular, plural = self.parts["singular"], self.parts["plural"]
+        when = any_of(("for days", "afterwards"))
         return choice(
-            (6.0, self.in_each_tense(lambda tense: self.about_parts(tense, singular, plural))),
-            (6.0, self.in_each_tense(lambda tense: self.about_parts(tense, plural, singular))),
+            (6.0, self.about_parts(self.singular, self.plural)),
+            (6.0, self.about_parts(self.plural, self.singular)),
             (2.0, sequence(any_of(w.INTRODUCTIONS), "it was", _each(self.what_it_was))),
-            (2.0, sequence("it was", _maybe(0.5, any_word("much far")), _each(self.comparative), "than the last one")),
-            (1.5, sequence("it made us feel", _each(_feeling), any_of(("for days", "afterwards")))),
-            (1.5, sequence("it made my", any_word(w.FAMILY), "feel", _each(_feeling))),
+            (1.0, sequence("it", _each(lambda p: _was_much(self.thing, p)))),
+            (2.0, sequence("it", _each(lambda p: _was_compared(self.thing, p)))),
+            (1.5, sequence("it made", any_word("me us"), "feel", _each(_feeling), when)),
+            (1.5, sequence("it made my", any_word(w.FAMILY), "feel", _each(_feeling), _maybe(0.5, when))),
             (3.0, sequence(any_word("i we"), _each(self.loved_it_all))),
             (4.0, _each(self.what_comes_next)),
         )
 
-    def about_parts(self, tense: str, some: tuple[_Nouns, ...], others: tuple[_Nouns, ...]) -> Expression:
-        """the plot was very good and funny; the plot was good and the actors were very funny"""
-
-        def joined_by(word: str, longest: int) -> Callable[[int, int], Expression]:
-            return lambda p, q: sequence(_the(some, tense, p, 1, 1), word, _the(others, tense, q, 1, longest))
-
+    def about_parts(self, some: tuple[_Nouns, ...], others: tuple[_Nouns, ...]) -> Expression:
+        """the plot was very good and funny; the plot was good but the actors were very dull"""
         return choice(
-            (3.0, _each(lambda p: _the(some, tense, p, 3, 4))),
-            (2.0, _pair(_AND, joined_by("and", 2))),
-            (1.0, _pair(_BUT, joined_by(", but", 1))),
+            (2.0, _each(lambda p: _the(some, _was_much, p))),
+            (1.0, _each(lambda p: _the(some, _was_compared, p))),
+            (3.0, _joined(lambda p: _the(some, _was, p), lambda p: _the(others, _was, p))),
         )
 
     def loved_it_all(self, polarity: int) -> Expression:
         """really loved the plot and the actors"""
-        one, many = (sequence("the", _any_noun(self.parts[number])) for number in ("singular", "plural"))
+        one, many = sequence("the", _any_noun(self.singular)), sequence("the", _any_noun(self.plural))
         return sequence(_loved(polarity), any_of((sequence(one, "and", many), sequence(many, "and", one))))
 
     def what_comes_next(self, polarity: int) -> Expression:
-        """i would recommend it to everyone; we may watch it again next year; it lasted for about two hours"""
-        to_do = any_of(self.kind.to_do)
+        """i would recommend it to everyone; we may watch it again next year; it cost about ten pounds"""
+        we, to_do = any_word("i we"), any_of(self.kind.to_do)
         to_whom = any_of(("everyone", "anyone", sequence("my", any_word(w.MORE_OTHERS))))
         if polarity == POSITIVE:
             return choice(
-                (1.0, sequence(any_word("i we"), "would recommend it to", to_whom)),
-                (1.0, sequence(any_word("i we"), "would", any_word("love like"), "to", to_do, "again")),
+                (1.0, sequence(we, "would recommend it to", to_whom)),
+                (1.0, sequence(we, "would", any_word("love like"), "to", to_do, "again")),
             )
         if polarity == NEGATIVE:
             return choice(
-                (1.0, sequence(any_word("i we"), "would not recommend it to", to_whom)),
-                (1.0, sequence(any_word("i we"), "would hate to", to_do, "again")),
+                (1.0, sequence(we, "would not recommend it to", to_whom)),
+                (1.0, sequence(we, "would hate to", to_do, "again")),
             )
         one, more = any_word(w.OTHERS), any_word(w.MORE_OTHERS)
         return choice(
-            (2.0, any_of(_fact(text) for text in self.kind.facts)),
-            (1.0, sequence(any_word("i we"), "may", to_do, "again", any_of(w.SOON))),
-            (1.0, sequence(any_word("i we"), "told my", any_of((one, more)), "all about it the next day")),
-            (0.5, sequence("my", one, "has not", self.kind.perfect, "yet")),
-            (0.5, sequence("my", more, "have not", self.kind.perfect, "yet")),
+            (1.0, sequence("it cost about", any_word(w.NUMBERS), "pounds altogether")),
+            (1.0, sequence(we, "paid about", any_word(w.NUMBERS), "pounds for it")),
+            (1.0, sequence(we, "may", to_do, "again", any_of(w.SOON))),
+            (1.0, sequence(we, "told my", any_of((one, more)), "all about it")),
+            (0.5, sequence("my", one, "has not heard about it yet")),
+            (0.5, sequence("my", more, "have not heard about it yet")),
             (0.5, sequence("my", one, "plans to", to_do, any_of(w.SOON))),
             (0.5, sequence("my", more, "plan to", to_do, any_of(w.SOON))),
         )
 
     # -------------------------------------------------------------------------------------------- phrases
 
-    def in_each_tense(self, say: Callable[[str], Expression]) -> Expression:
-        return choice((0.7, say("past")), (0.3, say("present"))) if self.kind.present else say("past")
-
     def what_it_was(self, polarity: int) -> Expression:
         """a great story; a really great story"""
-        adjectives, noun = self.thing.adjectives(polarity), any_word(self.kind.called)
-        really = sequence("a really", any_word(adjectives), noun)
-        return choice((0.7, _a(adjectives, noun)), (0.3, really))
+        adjectives, noun = w.GENERAL.of(polarity), any_word(self.kind.called)
+        return choice((0.7, _a(adjectives, noun)), (0.3, sequence("a really", any_word(adjectives), noun)))
 
     def a_part(self, polarity: int) -> Expression:
-        """a great plot; great music"""
-        options = []
-        for part in self.kind.parts:
-            adjectives = (w.PEOPLE if part.people else w.THINGS).of(polarity) + " " + part.own.of(polarity)
-            options.append((1.0, _a(adjectives, any_word(part.singular))))
-            if part.mass:
-                options.append((0.5, sequence(any_word(adjectives), any_word(part.mass))))
-        return choice(*options)
+        """a great plot"""
+        return _a(w.GENERAL.of(polarity), any_word(" ".join(part.singular for part in self.kind.parts)))
 
     def some_parts(self, polarity: int) -> Expression:
         """great actors"""
-        return any_of(
-            sequence(any_word(part.adjectives(polarity)), any_word(part.nouns)) for part in self.parts["plural"]
-        )
-
-    def comparative(self, polarity: int) -> Expression:
-        return any_word(("better", self.kind.comparatives, "worse")[polarity])
-
-    def superlative(self, polarity: int) -> Expression:
-        return any_word(("best", self.kind.superlatives, "worst")[polarity])
+        return sequence(any_word(w.GENERAL.of(polarity)), _any_noun(self.plural))
 
 
-@cache
-def _is(nouns: _Nouns, tense: str, polarity: int, shortest: int, longest: int) -> Expression:
-    """was very good and funny; seemed long; was not bad. The lengths are without the verb."""
-    be, seem, _ = _VERBS[tense, nouns.number]
-    positive = sequence(choice((0.85, be), (0.15, seem)), _adjectives(nouns, polarity, shortest, longest))
-    if polarity == NEUTRAL or longest == 1:
-        return positive
-    if polarity == POSITIVE:
-        denied = any_word(w.NOT_RUDE if nouns.people else w.NOT_BAD)
-        negated = sequence(be, "not", denied, "at all") if shortest > 2 else sequence(be, "not", denied)
-    else:
-        denied = any_word(w.NOT_NICE if nouns.people else w.NOT_GOOD)
-        negated = (
-            sequence(be, "not", any_word("very really so"), denied) if shortest > 2 else sequence(be, "not", denied)
-        )
-    return choice((0.92, positive), (0.08, negated))
-
-
-@cache
-def _adjectives(nouns: _Nouns, polarity: int, shortest: int, longest: int) -> Expression:
-    """good; very good; good and funny; very good and funny: those within the lengths."""
-    any_adjective, general = nouns.adjectives(polarity), nouns.general.of(polarity)
-    and_own = sequence("and", any_word(nouns.own.of(polarity)))
-    phrases = (
-        (1, 0.4, any_word(any_adjective)),
-        (2, 0.3, _to_a_degree(any_adjective)),
-        (3, 0.2, sequence(any_word(general), and_own)),
-        (4, 0.1, sequence(_to_a_degree(general), and_own)),
+def _joined(first: _Polar, second: _Polar) -> Expression:
+    """… was very long and the actors were good; … was very long but the actors were good"""
+    return choice(
+        (3.0, _pair(_AND, lambda p, q: sequence(first(p), "and", second(q)))),
+        (2.0, _pair(_BUT, lambda p, q: sequence(first(p), "but", second(q)))),
     )
-    return choice(*((weight, phrase) for length, weight, phrase in phrases if shortest <= length <= longest))
+
+
+@cache
+def _be(plural: bool) -> Expression:
+    return choice((0.85, "were" if plural else "was"), (0.15, "seemed"))
+
+
+@cache
+def _was(nouns: _Nouns, polarity: int) -> Expression:
+    """was very good; seemed long; were not bad"""
+    return sequence(_be(nouns.plural), _so(nouns, polarity))
+
+
+@cache
+def _was_much(nouns: _Nouns, polarity: int) -> Expression:
+    """was both good and funny; was not bad at all. Four words, which make a sentence of a subject of two."""
+    own = choice(*((1.0 if p == polarity else 0.05, any_word(nouns.own.of(p))) for p in _POLARITIES))
+    said: Expression = sequence("both", any_word(w.GENERAL.of(polarity)), "and", own)
+    if polarity != NEUTRAL:
+        said = choice((0.85, said), (0.15, sequence(_not(polarity), "at all")))
+    return sequence(_be(nouns.plural), said)
+
+
+@cache
+def _so(nouns: _Nouns, polarity: int) -> Expression:
+    """good; very good; not bad"""
+    adjectives = f"{w.GENERAL.of(polarity)} {nouns.own.of(polarity)}"
+    said = choice((0.6, any_word(adjectives)), (0.4, _to_a_degree(adjectives)))
+    return said if polarity == NEUTRAL else choice((0.92, said), (0.08, _not(polarity)))
+
+
+def _not(polarity: int) -> Expression:
+    return sequence("not", any_word(w.NOT_BAD if polarity == POSITIVE else w.NOT_GOOD))
+
+
+@cache
+def _was_compared(nouns: _Nouns, polarity: int) -> Expression:
+    """was much better than the last one; were not as good as i expected"""
+    more = sequence(_maybe(0.4, any_word("much far")), any_word(w.COMPARATIVES.of(polarity)), "than")
+    denied = any_word((w.NOT_BAD, w.GENERAL.neutral, w.NOT_GOOD)[polarity])
+    expected = any_of(("i expected", "we expected"))
+    than = any_of(("i expected", "we expected", "the last ones" if nouns.plural else "the last one"))
+    return sequence(
+        _be(nouns.plural), choice((0.6, sequence(more, than)), (0.4, sequence("not as", denied, "as", expected)))
+    )
 
 
 @cache
@@ -303,23 +265,14 @@ def _to_a_degree(adjectives: str) -> Expression:
 
 
 @cache
-def _the(parts: tuple[_Nouns, ...], tense: str, polarity: int, shortest: int, longest: int) -> Expression:
+def _the(parts: tuple[_Nouns, ...], say: Callable[[_Nouns, int], Expression], polarity: int) -> Expression:
     """the plot was very good"""
-    return any_of(
-        sequence("the", any_word(part.nouns), _is(part, tense, polarity, shortest, longest)) for part in parts
-    )
+    return any_of(sequence("the", any_word(part.nouns), say(part, polarity)) for part in parts)
 
 
 @cache
 def _any_noun(parts: tuple[_Nouns, ...]) -> Expression:
     return any_word(" ".join(part.nouns for part in parts))
-
-
-@cache
-def _not_as_expected(polarity: int) -> Expression:
-    """not as good as we expected"""
-    adjectives = (w.NOT_BAD, "simple ordinary modern unusual", w.NOT_GOOD)[polarity]
-    return sequence("not as", any_word(adjectives), "as", any_word("i we"), "expected")
 
 
 @cache
@@ -330,30 +283,20 @@ def _feeling(polarity: int) -> Expression:
 
 
 @cache
-def _fact(text: str) -> Expression:
-    """A sentence with its numbers: FEW and MANY stand for any of them."""
-    numbers = {"FEW": any_word(w.FEW), "MANY": any_word(w.MANY)}
-    return sequence(*(numbers.get(word, word) for word in text.split()))
-
-
-@cache
 def _loved(polarity: int) -> Expression:
-    verbs = any_word(
-        ("loved liked enjoyed admired", "noticed discussed mentioned", "hated disliked despised")[polarity]
-    )
-    return verbs if polarity == NEUTRAL else sequence(_maybe(0.3, any_word("really")), verbs)
+    """loved; really loved"""
+    verbs = any_word(w.LOVED.of(polarity))
+    return verbs if polarity == NEUTRAL else sequence(_maybe(0.3, "really"), verbs)
 
 
 def _a(words: str, noun: Expression | None = None) -> Expression:
     """The words with their article, before the noun if one is given: a good film, an awful film."""
-    options = []
+    options: list[tuple[float, Expression]] = []
     for article in ("a", "an"):
         chosen = [word for word in words.split() if _article(word) == article]
         if chosen:
-            parts = (
-                (article, any_word(" ".join(chosen))) if noun is None else (article, any_word(" ".join(chosen)), noun)
-            )
-            options.append((float(len(chosen)), sequence(*parts)))
+            phrase = sequence(article, any_word(" ".join(chosen)))
+            options.append((float(len(chosen)), phrase if noun is None else sequence(phrase, noun)))
     return choice(*options)
 
 
@@ -363,15 +306,16 @@ def _article(word: str) -> str:
     return "an" if vowel or word.startswith("hon") else "a"
 
 
-def _maybe(probability: float, expression: Expression) -> Expression:
+def _maybe(probability: float, expression: Expression | str) -> Expression:
     return choice((probability, expression), (1.0 - probability, ""))
 
 
-def _each(say: Callable[[int], Expression], polarities: Sequence[int] = (0, 1, 2)) -> Expression:
+def _each(say: _Polar) -> Expression:
     """Any polarity, as the review prefers."""
-    return choice(*((_PREFERENCE[p], say(p)) for p in polarities))
+    return choice(*((_PREFERENCE[p], say(p)) for p in _POLARITIES))
 
 
-def _pair(pairs: Sequence[tuple[int, int]], say: Callable[[int, int], Expression]) -> Expression:
-    """Any of the pairs of polarities, as the review prefers."""
-    return choice(*((_PREFERENCE[p] * _PREFERENCE[q], say(p, q)) for p, q in pairs))
+def _pair(readily: np.ndarray, say: Callable[[int, int], Expression]) -> Expression:
+    """Two polarities, as the review prefers and the word that joins them allows."""
+    pairs = np.argwhere(readily).tolist()
+    return choice(*((readily[p, q] * _PREFERENCE[p] * _PREFERENCE[q], say(p, q)) for p, q in pairs))
