@@ -60,7 +60,7 @@ class RewardModel:
                 f"model must be a sequence classifier of transformers with one label, on a causal language model "
                 f"(RewardModel.from_causal_lm makes one); got {type(model).__name__}."
             )
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.vocab = TokenizerVocab(tokenizer)
         embeddings = model.get_input_embeddings().weight.shape[0]
         if len(self.vocab) > embeddings:
@@ -70,6 +70,7 @@ class RewardModel:
             )
         self.normalisation = normalisation or Normalisation()
         use_fast_gelu(model.base_model)
+        model.eval()
 
     @classmethod
     def from_causal_lm(cls, model: Any, tokenizer: Any = None, *, seed: int = 0) -> Self:
