@@ -6,11 +6,9 @@ import contextlib
 import dataclasses
 import importlib
 import json
-import signal
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,9 +17,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import textenvs  # noqa: F401 (registers the environments)
+from agents import distributed
 from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
 from agents.collect import Collector, Rollout
 from agents.logger import Logger
+from agents.terminal import hold_interrupt, show_progress
 from textenvs.errors import unknown_name
 from textenvs.spec import TextSpec
 
@@ -36,7 +36,7 @@ class AgentConfig:
     """What every agent can be told. Algorithms add their fields."""
 
     num_envs: int = 64
-    """Sub-environments, where the environment is given as an id."""
+    """Sub-environments (of each process), where the environment is given as an id."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -44,7 +44,8 @@ class AgentConfig:
 
 
 class Agent(ABC):
-    """Base of all agents.
+    """Base of all agents. Several processes (see :mod:`agents.distributed`) call everything alike; counters and figures
+    are of all of them, and the first alone writes and shows something.
 
     Args:
         env: an environment id, or a vector environment of token sequences.
@@ -104,8 +105,9 @@ class Agent(ABC):
         self.metrics: Metrics = {}
         self.rng = np.random.default_rng(seed)
         self._build()
-        self.collector = Collector(self.envs, self.text_spec, self._act)
-        self._logger = None if log_dir is None else Logger(log_dir)
+        self.collector = Collector(self.envs, self.text_spec, self._act, pooled=True)
+        self._logger = None if log_dir is None or distributed.rank() > 0 else Logger(log_dir)
+        self._checked_processes = False
 
     # -- what an algorithm fills in ------------------------------------------------------------------------------------
 
@@ -138,6 +140,10 @@ class Agent(ABC):
     def seed_prediction(self, seed: int) -> None:
         """Restart the random stream of sampled predictions, which is apart from training's."""
 
+    def _fingerprint(self) -> dict[str, Any] | None:
+        """What must be the same in processes that train together, by name; None: this algorithm trains in one only."""
+        return None
+
     # -- learning ------------------------------------------------------------------------------------------------------
 
     @property
@@ -156,16 +162,20 @@ class Agent(ABC):
             progress_bar: show timesteps, speed and score.
 
         Raises:
+            RuntimeError, ValueError: several processes that cannot train together.
             KeyboardInterrupt: on Ctrl-C, once the current batch has been learnt from (a second one: at once). The
                 agent can be saved and go on.
         """
         if total_timesteps < 1:
             raise ValueError(f"total_timesteps must be at least 1; got {total_timesteps}.")
+        self._check_processes()
         first, target = self.num_timesteps, self.num_timesteps + total_timesteps
         if not self.collector.started:
-            self.collector.reset(self.seed * SEED_STRIDE if first == 0 else None)
+            own = self.seed * SEED_STRIDE + distributed.rank() * self.envs.num_envs
+            self.collector.reset(own if first == 0 else None)
         started = time.perf_counter()
-        with _interrupt_between_batches() as check_interrupt, _progress(progress_bar, total_timesteps) as show:
+        visible = progress_bar and distributed.rank() == 0
+        with hold_interrupt() as interrupted, show_progress(visible, total_timesteps) as show:
             while self.num_timesteps < target:
                 try:
                     metrics = self._iterate()
@@ -178,12 +188,37 @@ class Agent(ABC):
                 if self._logger is not None:
                     self._logger.log(self.num_timesteps, self.metrics)
                 show(self.num_timesteps - first, self.metrics)
-                if callback is not None and callback(self) is False:
+                if distributed.anyone(callback is not None and callback(self) is False):
                     break
-                check_interrupt()
+                if distributed.anyone(interrupted()):
+                    raise KeyboardInterrupt
         if self._logger is not None:
             self._logger.flush()
         return self
+
+    def _check_processes(self) -> None:
+        """Once, and where there are several: that this algorithm can train in them, and that they are alike."""
+        if self._checked_processes:
+            return
+        distributed.check_joined()
+        if distributed.world_size() > 1:
+            fingerprint = self._fingerprint()
+            if fingerprint is None:
+                raise RuntimeError(
+                    f"{type(self).__name__} trains in one process, and there are {distributed.world_size()}: start it "
+                    f"without a launcher."
+                )
+            if self.collector.mode is AutoresetMode.NEXT_STEP:
+                raise ValueError(
+                    "Under AutoresetMode.NEXT_STEP the processes would not count the same steps: make the environment "
+                    "with AutoresetMode.SAME_STEP or DISABLED."
+                )
+            counters = {name: getattr(self, name) for name in _COUNTERS}
+            shapes = {name: x for name, x in _describe_text_spec(self.text_spec).items() if name != "tokens"}
+            distributed.check_alike(
+                {"seed": self.seed} | dataclasses.asdict(self.config) | shapes | counters | fingerprint
+            )
+        self._checked_processes = True
 
     def _collect(self, num_steps: int) -> Rollout:
         """A batch of episodes, counted."""
@@ -238,7 +273,8 @@ class Agent(ABC):
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint from which ``load`` goes on bit for bit; to be called between two batches (in a
-        callback, or after ``learn``). An earlier checkpoint at ``folder`` is replaced.
+        callback, or after ``learn``). An earlier checkpoint at ``folder`` is replaced. Several processes must all call
+        it, and the first writes.
 
         Raises:
             CheckpointError: there is something else at ``folder``.
@@ -250,12 +286,16 @@ class Agent(ABC):
             "env": self._describe_env(),
             "text_spec": _describe_text_spec(self.text_spec),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "num_processes": distributed.world_size(),
         }
-        state = self._get_state() | {"rng": self.rng.bit_generator.state, "collector": self.collector.get_state()}
+        state = self._get_state() | {"rng": self.rng.bit_generator.state}
+        episodes = {"collector": self.collector.get_state()}
         # Other people's vector environments cannot be saved: their episodes will start anew.
         if self.collector.started and hasattr(self.envs.unwrapped, "get_state"):
-            state["env"] = self.envs.unwrapped.get_state()
-        save_checkpoint(folder, config, state)
+            episodes["env"] = self.envs.unwrapped.get_state()
+        for process, part in enumerate(distributed.gather(episodes)):
+            state |= {_of_process(name, process): tree for name, tree in part.items()}
+        distributed.in_first(lambda: save_checkpoint(folder, config, state))
 
     @classmethod
     def load(
@@ -273,7 +313,7 @@ class Agent(ABC):
             folder: where ``save`` wrote it.
             env: the environment, needed if the agent was not made from an id (and arguments that JSON can hold).
                 Episodes in flight go on if it can be put in the saved state (``TextVectorEnv`` with as many
-                sub-environments), else they start anew.
+                sub-environments, in as many processes), else they start anew.
             device, log_dir: as for the constructor.
             **parts: what else the agent was made of and cannot be described in a file, e.g. the policy of ``PPO``.
 
@@ -314,10 +354,15 @@ class Agent(ABC):
             agent._set_state(state)
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint {folder} is damaged or incomplete: {error}") from error
-        same_size = agent.config.num_envs == saved["config"]["num_envs"]
-        if "env" in state and same_size and hasattr(agent.envs.unwrapped, "set_state"):
-            agent.envs.unwrapped.set_state(state["env"])
-            agent.collector.set_state(state.get("collector", {}))
+        here_and_then = (
+            (agent.config.num_envs, distributed.world_size()),
+            (saved["config"]["num_envs"], saved.get("num_processes", 1)),
+        )
+        env_state, collector_state = (_of_process(name, distributed.rank()) for name in ("env", "collector"))
+        same_size = here_and_then[0] == here_and_then[1]
+        if env_state in state and same_size and hasattr(agent.envs.unwrapped, "set_state"):
+            agent.envs.unwrapped.set_state(state[env_state])
+            agent.collector.set_state(state.get(collector_state, {}))
         return agent
 
     def _describe_env(self) -> Tree | None:
@@ -331,6 +376,11 @@ class Agent(ABC):
 
 
 _COUNTERS = ("num_timesteps", "num_episodes", "num_updates", "gradient_samples")
+
+
+def _of_process(name: str, process: int) -> str:
+    """Name of a part of a checkpoint that every process has of its own."""
+    return f"{name}_{process}" if process else name
 
 
 def episode_metrics(rollout: Rollout) -> Metrics:
@@ -396,57 +446,3 @@ def _describe_text_spec(spec: TextSpec) -> Tree:
         "has_masks": spec.has_masks,
         "tokens": list(spec.vocab.tokens),
     }
-
-
-@contextlib.contextmanager
-def _interrupt_between_batches() -> Iterator[Callable[[], None]]:
-    """Hold back Ctrl-C until the function given is called, so that a batch is never learnt from by half."""
-    pending = False
-
-    def hold(*_: Any) -> None:
-        nonlocal pending
-        if pending:
-            raise KeyboardInterrupt
-        pending = True
-
-    def check() -> None:
-        if pending:
-            raise KeyboardInterrupt
-
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield check  # signals are not ours to handle here
-        return
-    previous = signal.signal(signal.SIGINT, hold)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
-def _progress(visible: bool, total: int) -> Iterator[Callable[[int, Metrics], None]]:
-    """A progress bar on the terminal, or nothing."""
-    if not visible:
-        yield lambda done, metrics: None
-        return
-    try:
-        from rich import progress
-    except ImportError as error:
-        raise ImportError(
-            "progress_bar=True needs the rich package: install the extra, e.g. pip install 'textenvs[agents]'."
-        ) from error
-    columns = [
-        progress.BarColumn(),
-        progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} timesteps"),
-        progress.TextColumn("{task.fields[sps]:,.0f}/s  score {task.fields[score]:.3f}"),
-        progress.TimeRemainingColumn(),
-    ]
-    with progress.Progress(*columns) as bar:
-        task = bar.add_task("learn", total=total, sps=0.0, score=float("nan"))
-
-        def show(done: int, metrics: Metrics) -> None:
-            sps, score = metrics["charts/SPS"], metrics["charts/episodic_return"]
-            bar.update(task, completed=min(done, total), sps=sps, score=score)
-
-        yield show

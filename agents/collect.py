@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from agents import distributed
 from textenvs.spec import TextSpec
 
 Act = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, ...]]
@@ -34,7 +36,7 @@ class Rollout:
     action_masks: np.ndarray | None
     """[B, T, V] bool, True where an action was legal; None for tasks without masks."""
     sub_envs: np.ndarray
-    """[B] int64, where each episode was played."""
+    """[B] int64, where each episode was played; a batch of several processes counts through all of them."""
     keys: np.ndarray | None
     """[B] uint64, the judge's randomness, 0 of texts that were cut off; None where the environment does not say."""
     prompt_index: np.ndarray | None
@@ -65,10 +67,12 @@ class Collector:
         text_spec: its shapes.
         act: called once per step with the observations [N, L] and the masks [N, V] (None for tasks without); returns
             actions [N], log-probabilities [N] and, if it likes, values [N] of the states.
+        pooled: a batch is that of all processes, in the order in which one with all of their sub-environments would
+            give it; ``collect`` must be called in all of them.
     """
 
-    def __init__(self, envs: VectorEnv, text_spec: TextSpec, act: Act) -> None:
-        self.envs, self.text_spec, self.act = envs, text_spec, act
+    def __init__(self, envs: VectorEnv, text_spec: TextSpec, act: Act, *, pooled: bool = False) -> None:
+        self.envs, self.text_spec, self.act, self.pooled = envs, text_spec, act, pooled
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise ValueError(
@@ -110,7 +114,7 @@ class Collector:
             raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
         if self._obs is None:
             raise RuntimeError("The collector must be reset before it collects.")
-        finished: list[dict[str, Any]] = []
+        finished: list[list[dict[str, Any]]] = []  # in each step
         timesteps = counted = 0
         while counted < num_steps:
             if self.mode is AutoresetMode.DISABLED and self._ended.any():
@@ -120,8 +124,19 @@ class Collector:
             if len(writing):
                 counted += 1
                 timesteps += len(writing)
-            self._step(writing, finished)
-        return self._rollout(finished, timesteps)
+            finished.append([])
+            self._step(writing, finished[-1])
+        if self.pooled and distributed.world_size() > 1:
+            return self._pool(finished, timesteps)
+        return self._rollout(list(chain(*finished)), timesteps)
+
+    def _pool(self, finished: list[list[dict[str, Any]]], timesteps: int) -> Rollout:
+        """The batch of all processes, whose windows have equally many steps."""
+        for part in chain(*finished):
+            part["sub_envs"] = part["sub_envs"] + distributed.rank() * len(self._all)
+        everyone = distributed.gather((finished, timesteps))
+        steps = zip(*(parts for parts, _ in everyone), strict=True)  # each: what ended in it, process by process
+        return self._rollout(list(chain(*chain(*steps))), sum(tokens for _, tokens in everyone))
 
     def _reset_ended(self) -> None:
         obs, info = self.envs.reset(options={"reset_mask": self._ended.copy()})

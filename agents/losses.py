@@ -82,7 +82,8 @@ def ppo_value_loss(
     errors = (values - returns).square()
     if value_clip is not None:
         with torch.no_grad():  # a clipped value has no gradient
-            clipped = old_values + (values - old_values).clamp(-value_clip, value_clip)
+            # Values within the limits come out as they are, to the bit: rounding must not choose a gradient of 0.
+            clipped = values.clamp(old_values - value_clip, old_values + value_clip)
             clipped_errors = (clipped - returns).square()
         errors = torch.where(clipped_errors > errors, clipped_errors, errors)
     return 0.5 * masked_mean(errors, mask)

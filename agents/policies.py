@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agents.distributed import draw_uniforms
 from agents.networks import Cache, CausalTransformer, TransformerConfig, make_linear
 from textenvs.spec import TextSpec
 
@@ -39,7 +40,8 @@ class SequencePolicy(Protocol):
     def act(
         self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The next token of every row and its log-probability; called once per environment step.
+        """The next token of every row and its log-probability; called once per environment step. In several processes
+        the rows are a part of all (see :func:`agents.distributed.draw_uniforms`).
 
         Args:
             obs: [N, L] int64 observations.
@@ -236,11 +238,15 @@ class TransformerPolicy(nn.Module):
         self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`SequencePolicy`."""
-        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)
+        uniforms = None if deterministic else draw_uniforms(len(obs), self.generator)
+        return self._act(self.rollout_decoder, obs, action_mask, uniforms)
 
     def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
         """See :class:`SequencePolicy`."""
-        return self._act(self.predict_decoder, self.predict_generator, obs, action_mask, deterministic)[0]
+        uniforms = None
+        if not deterministic:
+            uniforms = torch.rand(len(obs), 1, generator=self.predict_generator, device=self.device)
+        return self._act(self.predict_decoder, obs, action_mask, uniforms)[0]
 
     def invalidate_cache(self) -> None:
         """See :class:`SequencePolicy`."""
@@ -251,20 +257,16 @@ class TransformerPolicy(nn.Module):
     def _act(
         self,
         decoder: IncrementalDecoder,
-        generator: torch.Generator,
         obs: np.ndarray,
         action_mask: np.ndarray | None,
-        deterministic: bool,
+        uniforms: Tensor | None,
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions drawn with uniforms [N, 1], or the most probable ones; and their log-probabilities."""
         logits = self.policy_head(decoder(obs))
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
         logprobs = F.log_softmax(logits, -1)
-        if deterministic:
-            actions = logits.argmax(-1)
-        else:
-            uniforms = torch.rand(len(obs), 1, generator=generator, device=logits.device)
-            actions = sample(logprobs.exp(), uniforms)
+        actions = logits.argmax(-1) if uniforms is None else sample(logprobs.exp(), uniforms)
         chosen = logprobs.gather(-1, actions[:, None])[:, 0]
         return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
 

@@ -26,6 +26,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
+from agents import distributed
 from agents.base import Agent, AgentConfig, Metrics, episode_metrics
 from agents.checkpoint import (
     CheckpointError,
@@ -84,7 +85,8 @@ class PPOConfig(AgentConfig):
     whiten_rewards: bool = False
     """Divide rewards, KL penalty included, by their standard deviation over the tokens of the batch."""
     micro_batch_size: int | None = None
-    """Episodes in one forward and backward pass; the gradients of a minibatch add up. None: all of them."""
+    """Episodes in one forward and backward pass (of each process); the gradients of a minibatch add up. None: all of
+    them."""
     kl_coef: float = 0.0
     """With a reference: β of the term −β (logprob − ref_logprob) in the reward of every token."""
     kl_target: float | None = None
@@ -226,6 +228,7 @@ class PPO(Agent):
                 (share * loss).backward()
                 parts = torch.stack([policy.loss, value_loss, entropy, policy.approx_kl, policy.clipfrac])
                 figures += share * parts.detach()
+            distributed.sum_in_place(self.gradient, figures)
             clip_gradient(self.gradient, config.max_grad_norm)
             self.optimizer.step()
 
@@ -251,12 +254,12 @@ class PPO(Agent):
         mask = step_mask(lengths, self.text_spec.max_new_tokens)
         objective: Metrics = {}
         if self.reference is not None:
-            ref_logprobs = self.reference.logprobs(rows, lengths, action_masks)
+            (ref_logprobs,) = distributed.divide(self._ref_logprobs, rows, lengths, action_masks)
             rewards, objective = self._penalise(rewards, logprobs, ref_logprobs, mask)
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
         if rollout.values is None or rollout.truncated.any():
-            values, next_values = self.policy.values(rows, lengths)
+            values, next_values = distributed.divide(self.policy.values, rows, lengths)
         else:  # seen while playing; what comes after the last token is not asked for
             values, next_values = torch.from_numpy(rollout.values).to(self.device), torch.zeros_like(rewards[:, 0])
         # A text that was cut off would have gone on from its last state; after one that ended nothing comes.
@@ -266,6 +269,10 @@ class PPO(Agent):
         if config.whiten_advantages:
             advantages = whiten(advantages, mask)
         return _Batch(rows, lengths, mask, logprobs, values, advantages, returns, action_masks), objective
+
+    def _ref_logprobs(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None) -> tuple[Tensor]:
+        assert self.reference is not None
+        return (self.reference.logprobs(rows, lengths, action_masks),)
 
     def _penalise(
         self, rewards: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor
@@ -299,10 +306,13 @@ class PPO(Agent):
                 yield shuffled[start:stop]
 
     def _micro_batches(self, minibatch: _Batch) -> Iterator[tuple[_Batch, Tensor]]:
-        """Parts of a minibatch and their shares of its tokens, so that means over parts add up to that of the whole."""
-        size = len(minibatch.rows)
-        step = self.config.micro_batch_size or size
+        """Parts of a minibatch and their shares of its tokens, so that means over parts add up to that of the whole; of
+        several processes each takes other parts."""
         tokens = minibatch.lengths.sum()
+        if distributed.world_size() > 1:
+            minibatch = minibatch[distributed.rank() :: distributed.world_size()]
+        size = len(minibatch.rows)
+        step = self.config.micro_batch_size or max(size, 1)
         for start in range(0, size, step):
             part = minibatch[start : start + step]
             yield part, part.lengths.sum() / tokens
@@ -318,6 +328,13 @@ class PPO(Agent):
     def seed_prediction(self, seed: int) -> None:
         """Restart the random stream of sampled predictions."""
         self.policy.predict_generator.manual_seed(seed)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return {
+            "trainable weights of checksum": checksum([self.parameters]),
+            "frozen weights of checksum": self._frozen_checksum(),
+            "random streams of checksum": checksum([self.policy.generator.get_state()]),
+        }
 
     def _get_state(self) -> Tree:
         return {

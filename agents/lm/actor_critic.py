@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from agents import distributed
 from agents.lm.decoding import Forward, LMDecoder, hooked_forward
 from agents.lm.lean import lean_forward
 from agents.lm.loading import load_model
@@ -282,7 +283,8 @@ class LMActorCritic(nn.Module):
     ) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`agents.policies.SequencePolicy`."""
         assert self.spec
-        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)[:2]
+        uniforms = None if deterministic else distributed.draw_uniforms(len(obs), self.generator)
+        return self._act(self.rollout_decoder, obs, action_mask, uniforms)[:2]
 
     @property
     def has_values_at_hand(self) -> bool:
@@ -294,14 +296,18 @@ class LMActorCritic(nn.Module):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As ``act``, and the values float32 [N] of the states."""
         assert self.spec
-        actions, logprobs, hidden = self._act(self.rollout_decoder, self.generator, obs, action_mask, False)
+        uniforms = distributed.draw_uniforms(len(obs), self.generator)
+        actions, logprobs, hidden = self._act(self.rollout_decoder, obs, action_mask, uniforms)
         with torch.inference_mode():
             return actions, logprobs, self.value_head(hidden.float())[:, 0].cpu().numpy().copy()
 
     def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
         """See :class:`agents.policies.SequencePolicy`."""
         assert self.spec
-        return self._act(self.predict_decoder, self.predict_generator, obs, action_mask, deterministic)[0]
+        uniforms = None
+        if not deterministic:
+            uniforms = torch.rand(len(obs), 1, generator=self.predict_generator, device=self.device)
+        return self._act(self.predict_decoder, obs, action_mask, uniforms)[0]
 
     def invalidate_cache(self) -> None:
         """See :class:`agents.policies.SequencePolicy`."""
@@ -313,22 +319,18 @@ class LMActorCritic(nn.Module):
     def _act(
         self,
         decoder: LMDecoder,
-        generator: torch.Generator,
         obs: np.ndarray,
         action_mask: np.ndarray | None,
-        deterministic: bool,
+        uniforms: Tensor | None,
     ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Actions drawn with uniforms [N, 1], or the most probable ones; their log-probabilities; the states."""
         with self._precision():
             hidden = decoder(obs)
             logits = self._logits(hidden)
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
         probabilities = logits.softmax(-1)
-        if deterministic:
-            actions = logits.argmax(-1)
-        else:
-            uniforms = torch.rand(len(obs), 1, generator=generator, device=logits.device)
-            actions = sample(probabilities, uniforms)
+        actions = logits.argmax(-1) if uniforms is None else sample(probabilities, uniforms)
         chosen = probabilities.gather(-1, actions[:, None])[:, 0].log()
         # Copies: tensors of inference mode could not take part in an update.
         return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy(), hidden
@@ -501,11 +503,14 @@ class LMActorCritic(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model and tokenizer as transformers reads them, and beside them the value head, a critic of its own and
-        the settings. A model that is already there is replaced; the folder is there as a whole or not at all.
+        the settings. A model that is already there is replaced; the folder is there as a whole or not at all. Of
+        several processes the first writes, whether or not the others call this.
 
         Raises:
             ValueError: there is something else at ``folder``.
         """
+        if distributed.rank() > 0:
+            return
         settings = {
             "temperature": self.temperature,
             "bos_token_id": self.bos_token_id,

@@ -62,6 +62,19 @@ def test_value_loss_literal() -> None:
     assert plain.item() == pytest.approx(0.5 * (0.81 + 0 + 0.25 + 0) / 4, abs=1e-6)
 
 
+def test_values_within_the_limit_keep_their_gradient() -> None:
+    """Rounding must not decide that the clipped value, which has none, is the worse one."""
+    generator = torch.Generator().manual_seed(0)
+    old, start, returns = (scale * torch.randn(50, 40, generator=generator) for scale in (0.05, 0.01, 0.3))
+    assert ((old + (start - old)) != start).float().mean() > 0.3  # as the formula is written, nearly half of them move
+    gradients = []
+    for value_clip in (0.5, None):
+        values = start.clone().requires_grad_()
+        ppo_value_loss(values, old, returns, torch.ones_like(old, dtype=torch.bool), value_clip).backward()
+        gradients.append(values.grad)
+    assert torch.equal(*gradients)
+
+
 def test_explained_variance_literal() -> None:
     targets = torch.tensor([[1.0, 2.0, 50.0], [3.0, 4.0, 50.0]])
     assert explained_variance(targets, targets, MASK).item() == 1.0
