@@ -259,13 +259,13 @@ class TransformerPolicy(nn.Module):
         logits = self.policy_head(decoder(obs))
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
-        logprobs = F.log_softmax(logits, -1)
+        probabilities = logits.softmax(-1)
         if deterministic:
             actions = logits.argmax(-1)
         else:
             uniforms = torch.rand(len(obs), 1, generator=generator, device=logits.device)
-            actions = sample(logprobs.exp(), uniforms)
-        chosen = logprobs.gather(-1, actions[:, None])[:, 0]
+            actions = sample(probabilities, uniforms)
+        chosen = probabilities.gather(-1, actions[:, None])[:, 0].log()
         return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
 
     def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:
