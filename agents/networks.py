@@ -85,16 +85,36 @@ def clip_gradient(gradient: Tensor, max_norm: float) -> None:
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
+CACHE_STEP = 16
+"""Positions by which a cache grows: reading is quicker where little of what is reserved is unused."""
+
+
 class Cache:
-    """Keys and values of every row, position and layer, allocated once: [num_layers, 2, batch, width, L].
+    """Keys and values of every row, position and layer: for each layer [2, batch, width, positions].
 
     Positions stand last: the one new query of a row is then multiplied with a channel of all of them at a time, which
     is the fastest order there is for it.
+
+    Args:
+        batch: rows.
+        length: positions in all; they are reserved as they are needed.
     """
 
     def __init__(self, num_layers: int, batch: int, length: int, width: int, device: torch.device) -> None:
-        self.batch = batch
-        self.layers = torch.zeros(num_layers, 2, batch, width, length, device=device).unbind(0)
+        self.batch, self.length = batch, length
+        self._empty = torch.zeros(2, batch, width, 0, device=device)
+        self.layers = [self._empty] * num_layers
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.layers = [self._empty] * len(self.layers)
+
+    def reserve(self, length: int) -> None:
+        """Make room for the first ``length`` positions; what is kept stays."""
+        present = self.layers[0].shape[-1]
+        if length > present:
+            wanted = min(-(-length // CACHE_STEP) * CACHE_STEP, self.length)
+            self.layers = [F.pad(layer, (0, wanted - present)) for layer in self.layers]
 
 
 class Block(nn.Module):
@@ -125,7 +145,7 @@ class Block(nn.Module):
         Args:
             mask: additive, broadcastable to [B, 1, S - first, S].
             first: position from which outputs are wanted; earlier ones serve as keys and values only.
-            cached: this layer's [2, batch, width, L] keys and values; those of the rows are written to it.
+            cached: this layer's [2, batch, width, positions] keys and values; those of the rows are written to it.
             cache_rows: [B] the rows' places in the cache.
         """
         batch, length, width = x.shape
@@ -149,7 +169,7 @@ class Block(nn.Module):
 
         Args:
             mask: additive [B · heads, 1, length], read only where ``masked``.
-            cached: this layer's [2, B, width, L] keys and values; the new ones are written to it.
+            cached: this layer's [2, B, width, positions] keys and values; the new ones are written to it.
             columns: [B] the position of each row, or the one of all rows.
             length: number of leading positions that can be attended to.
         """
@@ -232,6 +252,8 @@ class CausalTransformer(nn.Module):
         length = rows.shape[1]
         ids = self._behind_bos(rows)
         mask = self.causal[:length, :length].masked_fill((ids == self.pad_id)[:, None, None, :], -torch.inf)
+        if cache is not None:
+            cache.reserve(length)
         x = F.embedding(ids, self.token_embedding) + self.position_embedding[:length]
         for i, block in enumerate(self.blocks):
             # Until the last layer the early positions are needed too: later ones read their keys and values.
@@ -252,6 +274,7 @@ class CausalTransformer(nn.Module):
         Returns:
             [B, width].
         """
+        cache.reserve(length)
         ids = self._behind_bos(rows[:, :length])
         tokens = ids.gather(1, columns[:, None])[:, 0]
         hidden = ids == self.pad_id

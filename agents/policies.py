@@ -176,6 +176,7 @@ class IncrementalDecoder:
         if num_new == num_rows:
             first = int(target.min())
             every = torch.arange(num_rows, device=device)
+            self._cache.clear()
             states = self.network(rows[:, :length], first, self._cache, every)
             hidden = states[every, torch.from_numpy(target - first).to(device)]
         else:

@@ -32,8 +32,8 @@ def lm_update(preset: LMPreset) -> list[Comparison]:
     The same GPT-2 in float32, as many texts of as many tokens, one optimiser step over all of them at once, a
     reference model, the same reward function and KL coefficient. Each computes what its algorithm needs. PPO: a rollout
     with log-probabilities and values, a pass of the reference, one pass forward and back for policy and values.
-    RLOOTrainer: ``generate`` (two answers to a prompt), a pass of the policy, one of the reference, one forward and back
-    for the policy.
+    RLOOTrainer: ``generate`` (two answers to a prompt), a pass of the policy, one of the reference, one forward and
+    back for the policy.
     """
     import trl
 

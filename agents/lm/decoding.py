@@ -1,9 +1,9 @@
 """Incremental decoding of Hugging Face language models in the rhythm of ``env.step``.
 
-Keys and values of all rows stand in one slab per layer, [2, N, heads, head width, columns]: columns last, because the one
-new query of a row is then multiplied with a channel of all of them at a time. The columns are a ring. Whatever their
-lengths, all rows write the same column, and each attends to the columns back to its own start. A row that is new is read
-into the columns just before the current one, so that old and new rows go on together.
+Keys and values of all rows stand in one slab per layer, [2, N, heads, head width, columns]: columns last, because the
+one new query of a row is then multiplied with a channel of all of them at a time. The columns are a ring. Whatever
+their lengths, all rows write the same column, and each attends to the columns back to its own start. A row that is new
+is read into the columns just before the current one, so that old and new rows go on together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from agents.networks import CACHE_STEP
 
 ATTENTION = "textenvs_slab"
 
@@ -34,7 +36,7 @@ class KeyValueSlab:
 
     Args:
         num_rows: N.
-        context: the longest context in tokens, and the number of columns.
+        context: the longest context in tokens, and the number of columns in all; they are reserved as they are needed.
 
     Attributes:
         next: when the next token is written, counted in tokens; its column is this modulo the number of columns.
@@ -45,8 +47,20 @@ class KeyValueSlab:
         self.num_rows, self.context, self.device = num_rows, context, device
         self.next = 0
         self.starts = np.zeros(num_rows, dtype=np.int64)
-        # Zeros, not empty: columns outside a row's context have weight 0, and 0 times NaN is NaN.
         self._layers: dict[int, Tensor] = {}
+        self._reserved = 0
+
+    def begin(self, length: int) -> None:
+        """Forget everything; the next token is written after ``length`` others."""
+        self.next = length
+        self._layers, self._reserved = {}, 0
+        self._reserve(length)
+
+    def _reserve(self, columns: int) -> None:
+        if columns > self._reserved:
+            before, self._reserved = self._reserved, min(-(-columns // CACHE_STEP) * CACHE_STEP, self.context)
+            for layer, slab in self._layers.items():
+                self._layers[layer] = F.pad(slab, (0, self._reserved - before))
 
     def read(self, rows: np.ndarray, mask: Tensor | None) -> Attend:
         """Attention within new contexts of ``rows``, which are kept in the columns before ``next``.
@@ -60,6 +74,8 @@ class KeyValueSlab:
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
             begin, length = (self.next - key.shape[2]) % self.context, key.shape[2]
+            if begin + length > self.context:
+                self._reserve(self.context)
             for slab, new in zip(self._layer(layer, key), (key, value), strict=True):
                 if begin + length > self.context:  # round the end
                     columns = torch.arange(begin, begin + length, device=self.device) % self.context
@@ -80,6 +96,7 @@ class KeyValueSlab:
         ages, column = self.next - self.starts, self.next % self.context
         oldest = int(ages.max())
         first, end = (column - oldest, column + 1) if oldest <= column else (0, self.context)
+        self._reserve(end)
         hidden = (column - np.arange(first, end)) % self.context > ages[:, None]
         ragged = bool(hidden.any())
         additive = np.where(hidden, np.float32(-np.inf), np.float32(0)) if ragged else np.zeros((1, 1), np.float32)
@@ -92,7 +109,7 @@ class KeyValueSlab:
             num_heads, head_width = key.shape[1], key.shape[3]
             if num_heads not in masks:
                 masks[num_heads] = mask.repeat_interleave(num_heads, 0) if ragged else mask
-            keys, values = slab.view(2, -1, head_width, self.context)[..., first:end].unbind(0)
+            keys, values = slab.view(2, -1, head_width, slab.shape[-1])[..., first:end].unbind(0)
             query_rows = query.reshape(len(keys), -1, head_width)  # heads that share keys are the rows of one matrix
             weights = torch.baddbmm(masks[num_heads], query_rows, keys, beta=int(ragged), alpha=scaling)
             return torch.bmm(weights.softmax(-1).to(values.dtype), values.transpose(1, 2)).view(query.shape)
@@ -101,7 +118,8 @@ class KeyValueSlab:
 
     def _layer(self, layer: int, key: Tensor) -> Tensor:
         if layer not in self._layers:
-            self._layers[layer] = key.new_zeros(2, self.num_rows, key.shape[1], key.shape[3], self.context)
+            # Zeros, not empty: columns outside a row's context have weight 0, and 0 times NaN is NaN.
+            self._layers[layer] = key.new_zeros(2, self.num_rows, key.shape[1], key.shape[3], self._reserved)
         return self._layers[layer]
 
 
@@ -179,7 +197,7 @@ class LMDecoder:
         self._obs, self._columns = None, columns
         if len(rows) == num_rows:
             # As if the longest prompt stood in the first columns: texts that begin together do not go round the end.
-            slab.next = max(int((columns - first).max()), self.context - self.row_length + self.prompt_length)
+            slab.begin(max(int((columns - first).max()), self.context - self.row_length + self.prompt_length))
             hidden = self._read(slab, obs, rows, first, columns)[:, -1]
         else:
             if len(rows):
