@@ -170,22 +170,21 @@ class IncrementalDecoder:
         self._obs, self._columns = None, columns
         # A finished row has no next column; it may be asked for (its action will be ignored), so give it the last one.
         target = np.minimum(columns, row_length - 1)
-        length = int(target.max()) + 1
-        rows = torch.from_numpy(obs).to(device)
         num_new = int(new.sum())
         if num_new == num_rows:
             first = int(target.min())
             every = torch.arange(num_rows, device=device)
             self._cache.clear()
-            states = self.network(rows[:, :length], first, self._cache, every)
+            rows = torch.from_numpy(obs[:, : int(target.max()) + 1]).to(device)
+            states = self.network(rows, first, self._cache, every)
             hidden = states[every, torch.from_numpy(target - first).to(device)]
         else:
             if num_new:
                 where = np.flatnonzero(new)
                 prefix = int(target[where].max()) + 1
                 places = torch.from_numpy(where).to(device)
-                self.network(rows[places, :prefix], prefix, self._cache, places)
-            hidden = self.network.decode(rows, torch.from_numpy(target).to(device), length, self._cache)
+                self.network(torch.from_numpy(obs[where, :prefix]).to(device), prefix, self._cache, places)
+            hidden = self.network.decode(obs, target, self._cache)
         self.prefilled_rows += num_new
         self._obs = obs
         return hidden

@@ -60,7 +60,8 @@ class KeyValueSlab:
         if columns > self._reserved:
             before, self._reserved = self._reserved, min(-(-columns // CACHE_STEP) * CACHE_STEP, self.context)
             for layer, slab in self._layers.items():
-                self._layers[layer] = F.pad(slab, (0, self._reserved - before))
+                more = slab.new_zeros(*slab.shape[:-1], self._reserved - before)
+                self._layers[layer] = torch.cat((slab, more), -1)
 
     def read(self, rows: np.ndarray, mask: Tensor | None) -> Attend:
         """Attention within new contexts of ``rows``, which are kept in the columns before ``next``.
