@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,13 +86,37 @@ def clip_gradient(gradient: Tensor, max_norm: float) -> None:
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
+CACHE_STEP = 32
+"""Positions by which a cache grows: reading is quicker where little of what is reserved is unused."""
+
+
 class Cache:
-    """Keys and values of every row, position and layer, allocated once: [num_layers, batch, L, 2 · width]."""
+    """Keys and values of every row, position and layer: for each layer [2, batch, width, positions].
+
+    Positions stand last: the one new query of a row is then multiplied with a channel of all of them at a time, which
+    is the fastest order there is for it.
+
+    Args:
+        batch: rows.
+        length: positions in all; they are reserved as they are needed.
+    """
 
     def __init__(self, num_layers: int, batch: int, length: int, width: int, device: torch.device) -> None:
-        self.batch = batch
-        self.layers = torch.zeros(num_layers, batch, length, 2 * width, device=device).unbind(0)
-        self.first_places = torch.arange(batch, device=device) * length  # of each row in a flattened layer
+        self.batch, self.length = batch, length
+        self._empty = torch.zeros(2, batch, width, 0, device=device)
+        self.layers = [self._empty] * num_layers
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.layers = [self._empty] * len(self.layers)
+
+    def reserve(self, length: int) -> None:
+        """Make room for the first ``length`` positions; what is kept stays."""
+        present = self.layers[0].shape[-1]
+        if length > present:
+            wanted = min(-(-length // CACHE_STEP) * CACHE_STEP, self.length)
+            more = self._empty.new_zeros(*self._empty.shape[:-1], wanted - present)
+            self.layers = [torch.cat((layer, more), -1) for layer in self.layers]
 
 
 class Block(nn.Module):
@@ -122,14 +147,14 @@ class Block(nn.Module):
         Args:
             mask: additive, broadcastable to [B, 1, S - first, S].
             first: position from which outputs are wanted; earlier ones serve as keys and values only.
-            cached: this layer's [batch, L, 2 · width] keys and values; those of the rows are written to it.
+            cached: this layer's [2, batch, width, positions] keys and values; those of the rows are written to it.
             cache_rows: [B] the rows' places in the cache.
         """
         batch, length, width = x.shape
         # Linear layers see a matrix: for one more dimension PyTorch would fold and unfold it at each of them.
-        projected = self.query_key_value(self.norm_1(x.view(-1, width)))
+        projected = self._project_in(x.view(-1, width))
         if cached is not None:
-            cached[cache_rows, :length] = projected.view(batch, length, 3 * width)[..., width:]
+            cached[:, cache_rows, :, :length] = projected.view(batch, length, 3, width)[:, :, 1:].permute(2, 0, 3, 1)
         query, key, value = projected.view(batch, length, 3, self.num_heads, self.head_width).unbind(2)
         if first:
             query, x = query[:, first:], x[:, first:]
@@ -139,26 +164,45 @@ class Block(nn.Module):
         attended = attended.transpose(1, 2).reshape(-1, width)
         return self._rest(x.reshape(-1, width), attended).view(batch, length - first, width)
 
-    def decode(self, x: Tensor, mask: Tensor, cached: Tensor, places: Tensor, length: int) -> Tensor:
+    def decode(
+        self, x: Tensor, mask: Tensor, masked: bool, cached: Tensor, columns: Tensor | int, length: int
+    ) -> Tensor:
         """One position of every row: [B, width] -> [B, width].
 
         Args:
-            mask: additive [B, 1, 1, length].
-            cached: this layer's [B, L, 2 · width] keys and values.
-            places: [B] where the new keys and values go, counted in the flattened cache.
+            mask: additive [B · heads, 1, length], read only where ``masked``.
+            cached: this layer's [2, B, width, positions] keys and values; the new ones are written to it.
+            columns: [B] the position of each row, or the one of all rows.
             length: number of leading positions that can be attended to.
         """
         batch, width = x.shape
-        projected = self.query_key_value(self.norm_1(x))
-        cached.view(-1, 2 * width).index_copy_(0, places, projected[:, width:])
-        key, value = cached[:, :length].view(batch, length, 2, self.num_heads, self.head_width).unbind(2)
-        query = projected[:, :width].view(batch, self.num_heads, 1, self.head_width)
-        attended = F.scaled_dot_product_attention(query, key.transpose(1, 2), value.transpose(1, 2), mask)
-        return self._rest(x, attended.view(batch, width))
+        projected = self._project_in(x)
+        new = projected.view(batch, 3, width)[:, 1:].transpose(0, 1)
+        if isinstance(columns, int):
+            cached[..., columns] = new
+        else:
+            cached.scatter_(3, columns[:, None, None].expand(2, batch, width, 1), new[..., None])
+        heads = batch * self.num_heads
+        keys, values = cached.view(2, heads, self.head_width, -1)[..., :length].unbind(0)
+        weights = torch.baddbmm(
+            mask,
+            projected[:, :width].reshape(heads, 1, self.head_width),
+            keys,
+            beta=int(masked),
+            alpha=self.head_width**-0.5,
+        )
+        return self._rest(x, torch.bmm(weights.softmax(-1), values.transpose(1, 2)).view(batch, width))
+
+    # Functions instead of calls of modules, and sums within products: in small networks an operation costs more to
+    # begin than to do.
+
+    def _project_in(self, x: Tensor) -> Tensor:
+        return F.linear(F.layer_norm(x, (self.width,), self.norm_1.weight), self.query_key_value.weight)
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self.project(attended)
-        return x + self.down(F.relu(self.up(self.norm_2(x))))
+        x = torch.addmm(x, attended, self.project.weight.t())
+        inner = F.linear(F.layer_norm(x, (self.width,), self.norm_2.weight), self.up.weight)
+        return torch.addmm(x, inner.relu_(), self.down.weight.t())
 
 
 class CausalTransformer(nn.Module):
@@ -210,6 +254,8 @@ class CausalTransformer(nn.Module):
         length = rows.shape[1]
         ids = self._behind_bos(rows)
         mask = self.causal[:length, :length].masked_fill((ids == self.pad_id)[:, None, None, :], -torch.inf)
+        if cache is not None:
+            cache.reserve(length)
         x = F.embedding(ids, self.token_embedding) + self.position_embedding[:length]
         for i, block in enumerate(self.blocks):
             # Until the last layer the early positions are needed too: later ones read their keys and values.
@@ -218,25 +264,32 @@ class CausalTransformer(nn.Module):
             x = block(x, visible, skip, None if cache is None else cache.layers[i], cache_rows)
         return self.norm(x)
 
-    def decode(self, rows: Tensor, columns: Tensor, length: int, cache: Cache) -> Tensor:
+    def decode(self, rows: np.ndarray, columns: np.ndarray, cache: Cache) -> Tensor:
         """The state before one column of every row, the earlier ones being in the cache.
 
         Args:
             rows: [B, L] int64; every entry from the row's column on is padding.
             columns: [B] int64, the column of each row whose state is wanted; they may differ.
-            length: largest of ``columns`` plus 1.
             cache: holds the positions < column of each row; the new one is written to it.
 
         Returns:
             [B, width].
         """
-        ids = self._behind_bos(rows[:, :length])
-        mask = torch.where(ids == self.pad_id, -torch.inf, 0.0)[:, None, None, :]
-        tokens = ids.gather(1, columns[:, None])[:, 0]
-        x = F.embedding(tokens, self.token_embedding) + F.embedding(columns, self.position_embedding)
-        places = cache.first_places + columns
+        length, device = int(columns.max()) + 1, self.token_embedding.device
+        cache.reserve(length)
+        # As _behind_bos, for one position of each row, and on arrays: in small networks that is quicker.
+        tokens = np.where(columns == 0, self.bos_id, rows[np.arange(len(rows)), columns - 1])
+        hidden = rows[:, : length - 1] == self.pad_id
+        mask, masked = self.causal[:1, :1], bool(hidden.any())
+        if masked:
+            additive = np.where(hidden, np.float32(-np.inf), np.float32(0)).repeat(self.config.num_heads, 0)
+            mask = torch.from_numpy(np.pad(additive, ((0, 0), (1, 0)))).to(device)[:, None]
+        positions = torch.from_numpy(columns).to(device)
+        places = length - 1 if bool((columns == length - 1).all()) else positions
+        x = F.embedding(torch.from_numpy(tokens).to(device), self.token_embedding)
+        x = x + F.embedding(positions, self.position_embedding)
         for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = cast(Block, block).decode(x, mask, layer, places, length)
+            x = cast(Block, block).decode(x, mask, masked, layer, places, length)
         return self.norm(x)
 
     def _behind_bos(self, rows: Tensor) -> Tensor:

@@ -172,21 +172,21 @@ class IncrementalDecoder:
         self._obs, self._columns = None, columns
         # A finished row has no next column; it may be asked for (its action will be ignored), so give it the last one.
         target = np.minimum(columns, row_length - 1)
-        length = int(target.max()) + 1
-        rows = torch.from_numpy(obs).to(device)
         num_new = int(new.sum())
         if num_new == num_rows:
             first = int(target.min())
             every = torch.arange(num_rows, device=device)
-            states = self.network(rows[:, :length], first, self._cache, every)
+            self._cache.clear()
+            rows = torch.from_numpy(obs[:, : int(target.max()) + 1]).to(device)
+            states = self.network(rows, first, self._cache, every)
             hidden = states[every, torch.from_numpy(target - first).to(device)]
         else:
             if num_new:
                 where = np.flatnonzero(new)
                 prefix = int(target[where].max()) + 1
                 places = torch.from_numpy(where).to(device)
-                self.network(rows[places, :prefix], prefix, self._cache, places)
-            hidden = self.network.decode(rows, torch.from_numpy(target).to(device), length, self._cache)
+                self.network(torch.from_numpy(obs[where, :prefix]).to(device), prefix, self._cache, places)
+            hidden = self.network.decode(obs, target, self._cache)
         self.prefilled_rows += num_new
         self._obs = obs
         return hidden
@@ -265,9 +265,9 @@ class TransformerPolicy(nn.Module):
         logits = self.policy_head(decoder(obs))
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
-        logprobs = F.log_softmax(logits, -1)
-        actions = logits.argmax(-1) if uniforms is None else sample(logprobs.exp(), uniforms)
-        chosen = logprobs.gather(-1, actions[:, None])[:, 0]
+        probabilities = logits.softmax(-1)
+        actions = logits.argmax(-1) if uniforms is None else sample(probabilities, uniforms)
+        chosen = probabilities.gather(-1, actions[:, None])[:, 0].log()
         return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
 
     def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:

@@ -31,12 +31,12 @@ from stable_baselines3 import PPO as StableBaselinesPPO
 import textenvs.errors
 from agents import DQN, PPO
 from agents.base import Agent
+from agents.benchmark import lm_speed, trl_peer
 from agents.benchmark.handwritten import HandwrittenReverse
+from agents.benchmark.lm_speed import LMPreset
 from agents.benchmark.sb3_peers import transformer_dqn, transformer_ppo
+from agents.benchmark.speed import Comparison, compare
 from textenvs import as_sb3_vec_env
-
-Measure = Callable[[], float]
-"""Does some work and returns its rate, in units of work per second."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Preset:
     """How long an agent may take to reach 0.9."""
     seconds_seeds: int
     """Seeds of the runs to 0.9."""
+    lm: LMPreset
+    """Of language models."""
 
 
 PRESETS = {
@@ -77,6 +79,7 @@ PRESETS = {
         dqn_timesteps=256,
         seconds_budget=90.0,
         seconds_seeds=3,
+        lm=lm_speed.FULL,
     ),
     "smoke": Preset(
         rounds=2,
@@ -89,47 +92,9 @@ PRESETS = {
         dqn_timesteps=256,
         seconds_budget=1.0,
         seconds_seeds=1,
+        lm=lm_speed.SMOKE,
     ),
 }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Ours against a peer, measured in turn."""
-
-    section: str
-    what: str
-    peer: str
-    unit: str
-    our_rate: float
-    peer_rate: float
-    ratio: float
-    """Of the medians."""
-    lowest: float
-    highest: float
-    """Of the rounds' own ratios."""
-    bar: float | None
-    """The ratio that we ask of ourselves; None: reported without one."""
-    lower_is_better: bool = False
-    """Whether the bar is the most, not the least, that the ratio may be."""
-
-    @property
-    def met(self) -> bool:
-        """Whether the bar, if there is one, is met."""
-        return self.bar is None or (self.ratio <= self.bar if self.lower_is_better else self.ratio >= self.bar)
-
-
-def compare(
-    section: str, what: str, peer: str, unit: str, ours: Measure, peers: Measure, rounds: int, bar: float | None = None
-) -> Comparison:
-    """Measure ours and the peer's in turn, after one round of each that does not count."""
-    ours(), peers()
-    pairs = [(ours(), peers()) for _ in range(rounds)]
-    our_rate, peer_rate = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-    ratios = [one / two for one, two in pairs]
-    return Comparison(
-        section, what, peer, unit, our_rate, peer_rate, our_rate / peer_rate, min(ratios), max(ratios), bar
-    )
 
 
 # ------------------------------------------------------------------------------------------------- environments
@@ -413,6 +378,10 @@ SECTIONS: dict[str, Callable[[Preset], list[Comparison]]] = {
     "dqn": dqn,
     "env_share": env_share,
     "seconds": seconds_to_solve,
+    "lm_rollouts": lambda preset: lm_speed.lm_rollouts(preset.lm),
+    "small_rollouts": lambda preset: lm_speed.small_rollouts(preset.lm),
+    "lm_continuous": lambda preset: lm_speed.lm_continuous(preset.lm),
+    "lm_update": lambda preset: trl_peer.lm_update(preset.lm),
 }
 
 
@@ -470,7 +439,7 @@ def _rate(value: float) -> str:
 
 def report(preset: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The comparisons, and what they were measured with."""
-    packages = ("textenvs", "gymnasium", "numpy", "torch", "stable-baselines3")
+    packages = ("textenvs", "gymnasium", "numpy", "torch", "stable-baselines3", "transformers", "trl")
     return {
         "preset": preset,
         "python": platform.python_version(),

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from agents import distributed
 from agents.lm.decoding import Forward, LMDecoder, hooked_forward
-from agents.lm.lean import lean_forward
+from agents.lm.lean import LeanForward, attend_within, lean_forward
 from agents.lm.loading import load_model
 from agents.lm.models import (
     checkpointing,
@@ -108,7 +108,11 @@ class LMActorCritic(nn.Module):
         self.train(False)
         self._seed(seed)
         self._spec: TextSpec | None = None
-        self._forward: Forward = lean_forward(self._trunk) or hooked_forward(self._trunk)
+        trunks = (self._trunk, self.critic)
+        self._lean: dict[Any, LeanForward | None] = {
+            trunk: lean_forward(trunk) for trunk in trunks if trunk is not None
+        }
+        self._forward: Forward = self._lean[self._trunk] or hooked_forward(self._trunk)
         self._check_architecture()
 
     # -- what it is made of --------------------------------------------------------------------------------------------
@@ -416,13 +420,25 @@ class LMActorCritic(nn.Module):
         # Padding on the right needs no mask, since nothing looks ahead; without any on the left there is a faster path.
         begun = inside.cumsum(1) > 0
         positions = (begun.cumsum(1) - 1).clamp(min=0)
+        lean = None if self.gradient_checkpointing else self._lean[trunk]
         with self._precision(), checkpointing(trunk):
-            hidden = trunk(
-                input_ids=ids, attention_mask=begun.long(), position_ids=positions, use_cache=False
-            ).last_hidden_state
-        hidden = hidden[:, ids.shape[1] - longest :]
+            if lean is not None:
+                hidden = lean(ids, positions, attend_within(self._visible(begun)), longest)
+            else:
+                hidden = trunk(
+                    input_ids=ids, attention_mask=begun.long(), position_ids=positions, use_cache=False
+                ).last_hidden_state[:, ids.shape[1] - longest :]
         generated = torch.arange(longest, device=rows.device) < lengths[:, None]
         return hidden, generated
+
+    @staticmethod
+    def _visible(begun: Tensor) -> Tensor | None:
+        """Which token may look where, bool [B, 1, S, S]; None: at itself and all earlier ones. Padding looks at itself,
+        so that it has a finite state."""
+        if bool(begun.all()):
+            return None
+        itself = torch.eye(begun.shape[1], dtype=torch.bool, device=begun.device)
+        return (begun[:, None] & torch.ones_like(itself).tril() | itself)[:, None]
 
     _padding_id = 0  # any embedding will do for padding: nobody looks at it
 
@@ -443,7 +459,7 @@ class LMActorCritic(nn.Module):
                 return chosen, chosen
             logprobs = F.log_softmax(logits, -1)
             chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
-            return chosen, -(logprobs.exp() * logprobs).sum(-1)
+            return chosen, -torch.einsum("mv,mv->m", logprobs.exp(), logprobs)
 
         size = max(1, LOGITS_AT_ONCE // self.spec.num_tokens)
         if len(tokens) <= size:

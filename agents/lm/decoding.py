@@ -1,9 +1,9 @@
 """Incremental decoding of Hugging Face language models in the rhythm of ``env.step``.
 
-Keys and values of all rows stand in one slab per layer, [N, heads, columns, head width]. Rows are aligned on the right:
-whatever their lengths, all of them write the same column, and each attends to the columns from its own start. When the
-slab is full, its last columns, as many as the longest context has tokens, move to the front. A row that is new is read
-into the columns just before the current one, so that old and new rows go on together.
+Keys and values of all rows stand in one slab per layer, [2, N, heads, head width, columns]: columns last, because the
+one new query of a row is then multiplied with a channel of all of them at a time. The columns are a ring. Whatever
+their lengths, all rows write the same column, and each attends to the columns back to its own start. A row that is new
+is read into the columns just before the current one, so that old and new rows go on together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from agents.networks import CACHE_STEP
 
 ATTENTION = "textenvs_slab"
 
@@ -34,52 +36,35 @@ class KeyValueSlab:
 
     Args:
         num_rows: N.
-        context: the longest context in tokens.
+        context: the longest context in tokens, and the number of columns in all; they are reserved as they are needed.
 
     Attributes:
-        next: the column that is written next, the same for all rows.
-        starts: int64 [N], the first column of each row's context.
+        next: when the next token is written, counted in tokens; its column is this modulo the number of columns.
+        starts: int64 [N], when each row's context began.
     """
 
     def __init__(self, num_rows: int, context: int, device: torch.device) -> None:
         self.num_rows, self.context, self.device = num_rows, context, device
-        self.num_columns = context + max(context // 2, 1)
         self.next = 0
         self.starts = np.zeros(num_rows, dtype=np.int64)
-        # Zeros, not empty: whatever stands before a row's start has weight 0, and 0 times NaN is NaN.
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._hidden = torch.zeros(num_rows, 1, 1, self.num_columns, device=device)  # additive: −inf before the start
-        self._first, self._ragged = 0, False
+        self._layers: dict[int, Tensor] = {}
+        self._reserved = 0
 
-    def begin(self, rows: np.ndarray, starts: np.ndarray) -> None:
-        """The contexts of ``rows`` [n] begin at the columns ``starts`` [n]."""
-        self.starts[rows] = starts
-        self._place(rows)
+    def begin(self, length: int) -> None:
+        """Forget everything; the next token is written after ``length`` others."""
+        self.next = length
+        self._layers, self._reserved = {}, 0
+        self._reserve(length)
 
-    def make_room(self) -> None:
-        """Move what is needed to the front if the slab is full."""
-        if self.next < self.num_columns:
-            return
-        shift = self.num_columns - self.context
-        for pair in self._layers.values():
-            for slab in pair:
-                for column in range(0, self.context, shift):  # piece by piece: source and target may not overlap
-                    end = min(column + shift, self.context)
-                    slab[:, :, column:end] = slab[:, :, column + shift : end + shift]
-        self.next -= shift
-        self.starts -= shift
-        self._place(np.arange(self.num_rows))
-
-    def _place(self, rows: np.ndarray) -> None:
-        self._first, last = int(self.starts.min()), int(self.starts.max())
-        self._ragged = last > self._first
-        starts = torch.from_numpy(self.starts[rows]).to(self.device)
-        before = torch.arange(self.num_columns, device=self.device) < starts[:, None]
-        additive = torch.zeros(before.shape, device=self.device).masked_fill_(before, float("-inf"))
-        self._hidden[torch.from_numpy(rows).to(self.device), 0, 0] = additive
+    def _reserve(self, columns: int) -> None:
+        if columns > self._reserved:
+            before, self._reserved = self._reserved, min(-(-columns // CACHE_STEP) * CACHE_STEP, self.context)
+            for layer, slab in self._layers.items():
+                more = slab.new_zeros(*slab.shape[:-1], self._reserved - before)
+                self._layers[layer] = torch.cat((slab, more), -1)
 
     def read(self, rows: np.ndarray, mask: Tensor | None) -> Attend:
-        """Attention within the contexts of ``rows``, which are kept in the columns before ``next``.
+        """Attention within new contexts of ``rows``, which are kept in the columns before ``next``.
 
         Args:
             rows: [n] int64.
@@ -89,12 +74,17 @@ class KeyValueSlab:
         places = torch.from_numpy(rows).to(self.device)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-            columns = slice(self.next - key.shape[2], self.next)
+            begin, length = (self.next - key.shape[2]) % self.context, key.shape[2]
+            if begin + length > self.context:
+                self._reserve(self.context)
             for slab, new in zip(self._layer(layer, key), (key, value), strict=True):
-                if everything:
-                    slab[:, :, columns] = new
+                if begin + length > self.context:  # round the end
+                    columns = torch.arange(begin, begin + length, device=self.device) % self.context
+                    slab[places[:, None], ..., columns] = new.transpose(1, 2)
+                elif everything:
+                    slab[..., begin : begin + length] = new.transpose(2, 3)
                 else:
-                    slab[places, :, columns] = new
+                    slab[places, ..., begin : begin + length] = new.transpose(2, 3)
             groups = query.shape[1] // key.shape[1]
             if groups > 1:
                 key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -102,25 +92,35 @@ class KeyValueSlab:
 
         return attend
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one new token of every row, kept in the column ``next``, to the row's context."""
-        num_heads, head_width = key.shape[1], key.shape[3]
-        keys, values = self._layer(layer, key)
-        keys[:, :, self.next], values[:, :, self.next] = key[:, :, 0], value[:, :, 0]
-        columns = slice(self._first, self.next + 1)
-        flat = (self.num_rows * num_heads, -1, head_width)
-        # Query heads that share keys are the rows of one matrix.
-        weights = torch.bmm((query * scaling).reshape(flat), keys.view(flat)[:, columns].transpose(1, 2))
-        if self._ragged:
-            weights = weights.view(self.num_rows, num_heads, -1, weights.shape[-1]) + self._hidden[..., columns]
-            weights = weights.view(-1, *weights.shape[2:])
-        attended = torch.bmm(weights.softmax(-1).to(values.dtype), values.view(flat)[:, columns])
-        return attended.view(query.shape)
+    def step(self) -> Attend:
+        """Attention of one new token of every row, kept in the column of ``next``, to the row's context and itself."""
+        ages, column = self.next - self.starts, self.next % self.context
+        oldest = int(ages.max())
+        first, end = (column - oldest, column + 1) if oldest <= column else (0, self.context)
+        self._reserve(end)
+        hidden = (column - np.arange(first, end)) % self.context > ages[:, None]
+        ragged = bool(hidden.any())
+        additive = np.where(hidden, np.float32(-np.inf), np.float32(0)) if ragged else np.zeros((1, 1), np.float32)
+        mask = torch.from_numpy(additive).to(self.device)[:, None]
+        masks: dict[int, Tensor] = {}  # by the number of heads; one for all layers, as a rule
 
-    def _layer(self, layer: int, key: Tensor) -> tuple[Tensor, Tensor]:
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+            slab = self._layer(layer, key)
+            slab[0, ..., column], slab[1, ..., column] = key[:, :, 0], value[:, :, 0]
+            num_heads, head_width = key.shape[1], key.shape[3]
+            if num_heads not in masks:
+                masks[num_heads] = mask.repeat_interleave(num_heads, 0) if ragged else mask
+            keys, values = slab.view(2, -1, head_width, slab.shape[-1])[..., first:end].unbind(0)
+            query_rows = query.reshape(len(keys), -1, head_width)  # heads that share keys are the rows of one matrix
+            weights = torch.baddbmm(masks[num_heads], query_rows, keys, beta=int(ragged), alpha=scaling)
+            return torch.bmm(weights.softmax(-1).to(values.dtype), values.transpose(1, 2)).view(query.shape)
+
+        return attend
+
+    def _layer(self, layer: int, key: Tensor) -> Tensor:
         if layer not in self._layers:
-            shape = (self.num_rows, key.shape[1], self.num_columns, key.shape[3])
-            self._layers[layer] = (key.new_zeros(shape), key.new_zeros(shape))
+            # Zeros, not empty: columns outside a row's context have weight 0, and 0 times NaN is NaN.
+            self._layers[layer] = key.new_zeros(2, self.num_rows, key.shape[1], key.shape[3], self._reserved)
         return self._layers[layer]
 
 
@@ -193,16 +193,12 @@ class LMDecoder:
         if self._slab is None or self._slab.num_rows != num_rows:
             self._slab = KeyValueSlab(num_rows, self.context, self.device)
         slab = self._slab
-        slab.make_room()
         rows = np.flatnonzero(new)
-        lengths = columns - first
-        if len(rows) and lengths[rows].max() > slab.next:  # nobody resets to so long a context
-            rows = np.arange(num_rows)
         # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
         self._obs, self._columns = None, columns
         if len(rows) == num_rows:
-            # Room for the longest prompt, so that rows that are reset later find it.
-            slab.next = max(int(lengths.max()), self.context - self.row_length + self.prompt_length)
+            # As if the longest prompt stood in the first columns: texts that begin together do not go round the end.
+            slab.begin(max(int((columns - first).max()), self.context - self.row_length + self.prompt_length))
             hidden = self._read(slab, obs, rows, first, columns)[:, -1]
         else:
             if len(rows):
@@ -225,7 +221,7 @@ class LMDecoder:
         """Read the columns first … end − 1 of the rows [n]; hidden states [n, S, width], aligned on the right."""
         lengths = end - first
         length = int(lengths.max())
-        slab.begin(rows, slab.next - lengths)
+        slab.starts[rows] = slab.next - lengths
         if length == 0:
             return torch.zeros(0, device=self.device)
         places = end[:, None] + np.arange(-length, 0)
@@ -245,7 +241,7 @@ class LMDecoder:
         tokens = obs[np.arange(len(obs)), columns - 1]
         if self.bos_id is not None:
             tokens = np.where(columns - 1 == first, self.bos_id, tokens)
-        hidden = self._forward(tokens[:, None], (columns - 1 - first)[:, None], slab.attend)
+        hidden = self._forward(tokens[:, None], (columns - 1 - first)[:, None], slab.step())
         slab.next += 1
         return hidden[:, 0]
 

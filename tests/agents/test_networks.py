@@ -73,7 +73,7 @@ def test_decoding_equals_the_full_pass_for_rows_at_different_columns() -> None:
         every_row[places] = shown
         every_column = torch.zeros(6, dtype=torch.long)
         every_column[places] = columns
-        hidden = network.decode(every_row, every_column, int(columns.max()) + 1, cache)
+        hidden = network.decode(every_row.numpy(), every_column.numpy(), cache)
         torch.testing.assert_close(hidden[places], full[torch.arange(4), columns], atol=1e-5, rtol=0)
 
 

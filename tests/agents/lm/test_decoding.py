@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.lm import decoding
 from agents.lm.decoding import LMDecoder, hooked_forward
 from agents.lm.lean import lean_forward
 
@@ -68,20 +69,47 @@ def test_cached_padded_and_batched_equals_each_row_alone(
         np.testing.assert_allclose(logprobs, whole.detach().numpy(), atol=1e-5)
 
 
-def test_the_slab_is_moved_and_nothing_is_read_again_for_it(make_policy: Any, make_game: Any) -> None:
+def test_the_columns_are_used_over_and_over_and_nothing_is_read_again_for_it(make_policy: Any, make_game: Any) -> None:
     policy = make_policy()
     game = make_game(4, policy.spec)
-    expected, moved, before = 4, 0, 0
+    expected = 4
     policy.act(game.obs)
     for _ in range(60):
         expected += len(game.step(policy.predict(game.obs)))
         policy.act(game.obs)
-        slab = policy.rollout_decoder._slab
-        moved += slab.next < before
-        before = slab.next
-        assert slab.next <= slab.num_columns
-    assert moved >= 5
+    slab = policy.rollout_decoder._slab
+    assert slab.next // slab.context >= 3
+    assert {layer.shape[-1] for layer in slab._layers.values()} == {slab.context} == {policy.spec.row_length}
     assert policy.rollout_decoder.prefilled_rows == expected
+
+
+def test_columns_are_reserved_as_they_are_needed(
+    make_policy: Any, make_spec: Any, make_game: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Growing in the middle of texts, and a text that begins with more columns than there have been so far."""
+    monkeypatch.setattr(decoding, "CACHE_STEP", 5)
+    policy = make_policy("gpt2", spec=make_spec(prompt_length=3, max_new_tokens=20))
+    spec = policy.spec
+    game = make_game(3, spec)
+    game.ends[:] = spec.max_new_tokens
+    sizes = []
+    logprobs = np.zeros((3, 0))
+    for step in range(spec.max_new_tokens):
+        if step == 4:  # the second row is another one, further on
+            game.obs[1, spec.prompt_length :][:12] = np.arange(12) % 10
+            game.written[1] = 12
+        actions, new = policy.act(game.obs)
+        logprobs = np.concatenate([logprobs, new[:, None]], 1)
+        sizes.append(policy.rollout_decoder._slab._layers[0].shape[-1])
+        for row, final in game.step(actions):
+            length = 8 if row == 1 else spec.max_new_tokens
+            alone = plain_logprobs(policy.model, final, spec.pad_id, length)
+            np.testing.assert_allclose(logprobs[row, -length:], alone, atol=1e-5)
+    assert sizes[:4] == [5, 5, 5, 10]
+    assert sizes[4] == spec.row_length
+    game = make_game(3, spec)
+    policy.act(game.obs)
+    assert policy.rollout_decoder._slab._layers[0].shape[-1] == 5
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
