@@ -67,7 +67,7 @@ def test_samples_have_one_or_two_sentences(grammar, reviews):
 
 def test_articles(reviews):
     following = {pair for text in reviews.texts for pair in re.findall(r"\b(an?) (\w+)", text)}
-    assert len(following) > 150
+    assert len(following) > 80
     for article, word in following:
         by_sound = "an" if word[0] in "aeiou" and word not in ("useful", "useless") else "a"
         assert article == ("an" if word == "honest" else by_sound), (article, word)
@@ -78,7 +78,7 @@ def test_agreement(reviews):
     singular |= {noun for kind in ALL_KINDS for noun in kind.things.split()}
     plural = {noun for kind in ALL_KINDS for part in kind.parts for noun in part.plural.split()}
     assert not singular & plural
-    verbs = {"was": singular, "is": singular, "has": singular, "were": plural, "are": plural, "seem": plural}
+    verbs = {"was": singular, "were": plural}
     seen = dict.fromkeys(verbs, 0)
     for text in reviews.texts:
         # A subject begins a clause, and may have "in this film" behind it.
@@ -86,6 +86,11 @@ def test_agreement(reviews):
             if verb in verbs and noun in singular | plural:
                 assert noun in verbs[verb], text
                 seen[verb] += 1
+        for subject, verb in re.findall(r"my (\w+) (has|have|plans|plan)\b", text):
+            others = words.OTHERS if verb in ("has", "plans") else words.MORE_OTHERS
+            assert subject in others.split(), text
+            seen[verb] = seen.get(verb, 0) + 1
+    assert len(seen) == 6
     assert min(seen.values()) > 30
 
 
@@ -96,9 +101,12 @@ def test_nothing_is_called_very_terrible(reviews):
 
 
 def test_tenses(grammar):
-    assert grammar.is_grammatical("the film is long , but the actors are good .")
-    assert not grammar.is_grammatical("the film is long , but the actors were good .")
-    assert not grammar.is_grammatical("the trip is long , but the guides are friendly .")  # it is over
+    """What happened is told in the past; only what is still to come, or has not come yet, is not."""
+    assert not {"is", "are", "seem", "seems", "loves", "makes"} & set(grammar.vocab.tokens)
+    assert grammar.is_grammatical("the film was long but the actors were good .")
+    assert grammar.is_grammatical("we watched this film and found it very long . we may watch it again next year .")
+    assert not grammar.is_grammatical("we watch this film and found it very long .")
+    assert not grammar.is_grammatical("we watched this film and found it very long . we may watched it again next year .")
 
 
 # ------------------------------------------------------------------------------------------------- parsing
@@ -122,10 +130,10 @@ def test_without_its_end_a_text_is_not_grammatical(grammar, reviews):
 
 
 def test_prompt_and_completion(grammar):
-    assert grammar.is_grammatical("was very good and funny .", prompt="the film")
-    assert not grammar.is_grammatical("was very good and funny .", prompt="the films")
-    assert not grammar.is_grammatical("was very good and delicious .", prompt="the film")
-    assert not grammar.is_grammatical("the film was very good and funny .", prompt="the film")
+    assert grammar.is_grammatical("was both good and funny .", prompt="the film")
+    assert not grammar.is_grammatical("was both good and funny .", prompt="the films")
+    assert not grammar.is_grammatical("was both good and delicious .", prompt="the film")
+    assert not grammar.is_grammatical("the film was both good and funny .", prompt="the film")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -142,7 +150,7 @@ def test_what_belongs_to_other_kinds_is_ungrammatical(grammar, name):
 
 
 def test_one_word_replaced(grammar, reviews):
-    """Almost always ungrammatical: 0.8 % are not, words having been replaced by words of the same sort."""
+    """Almost always ungrammatical: 1.3 % are not, words having been replaced by words of the same sort."""
     rng = np.random.default_rng(0)
     ids, rows = reviews.ids.copy(), np.arange(len(reviews))
     where = (rng.random(len(ids)) * (reviews.lengths - 1)).astype(np.int64)
