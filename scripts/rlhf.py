@@ -4,6 +4,7 @@
     python scripts/rlhf.py --preset quick --seeds 0 1 2 3 4     # five times, with intervals
     python scripts/rlhf.py --preset frontier                    # several kl_coef: the reward-KL frontier
     python scripts/rlhf.py --model gpt2 --prompts imdb.jsonl --reward lvwerra/distilbert-imdb --max-new-tokens 48
+    accelerate launch --multi_gpu --num_processes 4 scripts/rlhf.py --model gpt2 …
 
 Each stage has a folder of its own. Finished stages are kept and not run again: after Ctrl-C or a crash, or for more
 seeds, the same command goes on.
@@ -11,6 +12,7 @@ seeds, the same command goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -22,6 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents import distributed
 from agents.benchmark.pool import available_cores
 from agents.benchmark.results import lock, set_aside
 from agents.benchmark.suites import BenchmarkError
@@ -35,6 +38,7 @@ from agents.rlhf.running import (
     make_tasks,
     open_pipeline,
     run_in_processes,
+    run_together,
 )
 from agents.rlhf.settings import RLHFError, Settings, Sources, get_settings, with_sources
 from agents.rlhf.worlds import make_world
@@ -126,22 +130,28 @@ def main(options: Options, console: Console) -> int:
     if len(set(options.seeds)) != len(options.seeds) or not options.seeds:
         raise RLHFError(f"--seeds must be different numbers, at least one; got {list(options.seeds)}.")
     make_world(settings.sources)  # what cannot be had shows here, before anything is trained
-    with lock(out):
-        if options.restart and (old := set_aside(out)) is not None:
-            console.print(f"Earlier results are now in {old}.", highlight=False)
-        open_pipeline(out, settings)
+    first = distributed.rank() == 0
+    with lock(out) if first else contextlib.nullcontext():
+        distributed.in_first(lambda: open_out(out, settings, options.restart, console))
         tasks = make_tasks(settings, options.seeds)
         done = sum(is_finished(out, task) for task in tasks)
         kept = f" ({done} finished before)" if done else ""
         console.print(f"RLHF {options.preset}: {len(tasks)} stages{kept}, in {out}", highlight=False)
         failures = run_with_progress(out, settings, tasks, jobs, console) if done < len(tasks) else []
-        if not failures:
+        if first and not failures:
             report(out, settings, options.seeds, console)
     for failure in failures:
         print(f"\nFAILED: {failure.task.label}\n{failure.trace}", file=sys.stderr)
     if failures:
         print("The same command goes on from the stages that are finished.", file=sys.stderr)
     return 1 if failures else 0
+
+
+def open_out(out: Path, settings: Settings, restart: bool, console: Console) -> None:
+    """Make the folder, or go on with it."""
+    if restart and (old := set_aside(out)) is not None:
+        console.print(f"Earlier results are now in {old}.", highlight=False)
+    open_pipeline(out, settings)
 
 
 def run_with_progress(
@@ -164,6 +174,8 @@ def run_with_progress(
             how = f"{event.seconds:.0f} s" if isinstance(event, Finished) else "FAILED"
             console.print(f"  {label}: {how}", highlight=False)
 
+        if distributed.world_size() > 1:
+            return run_together(out, settings, tasks, on_event)
         return run_in_processes(out, settings, tasks, jobs, on_event)
 
 
@@ -182,7 +194,8 @@ if __name__ == "__main__":
 
     chosen = tyro.cli(Options, description=__doc__)
     try:
-        sys.exit(main(chosen, Console()))
+        distributed.join()  # with the other processes of `accelerate launch`, if there are any
+        sys.exit(main(chosen, Console(quiet=distributed.rank() > 0)))
     except (RLHFError, BenchmarkError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorWrapper
 
+from agents import distributed
+
 
 class GoldMeter(VectorWrapper):
     """Collects ``gold_score`` of the episodes that end in a vector environment in SAME_STEP mode."""
@@ -23,7 +25,7 @@ class GoldMeter(VectorWrapper):
         return result
 
     def take_mean(self) -> float:
-        """Mean since the last call; NaN if no episode with a gold score has ended."""
-        scores = np.concatenate([np.zeros(0), *self._scores])
+        """Mean since the last call, over all processes; NaN if no episode with a gold score has ended."""
+        scores = np.concatenate([np.zeros(0), *(part for parts in distributed.gather(self._scores) for part in parts)])
         self._scores.clear()
         return float(scores.mean()) if len(scores) else float("nan")

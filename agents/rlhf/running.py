@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from agents import distributed
 from agents.benchmark.pool import for_children
 from agents.benchmark.results import open_folder, versions, write_json
 from agents.rlhf.settings import RLHFError, Settings
@@ -87,20 +88,49 @@ def open_pipeline(out: Path, settings: Settings) -> None:
 
 
 def play(out: Path, settings: Settings, task: Task, report: Callable[[float, str], Any]) -> float:
-    """Run a stage; seconds it took. Its folder is written under another name and renamed when it is complete."""
+    """Run a stage; seconds it took. Its folder is written under another name and renamed when it is complete.
+
+    Several processes call it together: they share the stages that are collective, and the first runs the others.
+    """
     folder = seed_folder(out, task.seed)
     work, unfinished = folder / "work" / task.stage.name, folder / f".{task.stage.name}.partial"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    task.stage.run(Job(settings, task.seed, folder, unfinished, work, report))
-    seconds = time.perf_counter() - started
-    figures = json.loads((unfinished / FIGURES).read_text(encoding="utf-8"))
-    write_json(unfinished / FIGURES, {"seconds": round(seconds, 2), **figures})
-    unfinished.replace(folder / task.stage.name)
-    shutil.rmtree(work, ignore_errors=True)
-    return seconds
+
+    def begin() -> None:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        work.mkdir(parents=True, exist_ok=True)
+
+    def run() -> None:
+        task.stage.run(Job(settings, task.seed, folder, unfinished, work, report))
+
+    def finish() -> None:
+        figures = json.loads((unfinished / FIGURES).read_text(encoding="utf-8"))
+        write_json(unfinished / FIGURES, {"seconds": round(time.perf_counter() - started, 2), **figures})
+        unfinished.replace(folder / task.stage.name)
+        shutil.rmtree(work, ignore_errors=True)
+
+    distributed.in_first(begin)
+    if task.stage.collective:
+        run()
+    else:
+        distributed.in_first(run)
+    distributed.in_first(finish)
+    return time.perf_counter() - started
+
+
+def run_together(out: Path, settings: Settings, tasks: Sequence[Task], on_event: OnEvent) -> list[Failed]:
+    """Run stages one after the other, in all of the processes that ``accelerate launch`` has started; errors are
+    raised. The folder is one that all of them see."""
+    for task in tasks:
+        if not is_finished(out, task):
+
+            def report(share: float, words: str, task: Task = task) -> None:
+                on_event(Advanced(task, share, words))
+
+            on_event(Finished(task, play(out, settings, task, report)))
+        distributed.gather(None)  # nobody asks for the next one before everybody has seen this
+    return []
 
 
 def run_in_processes(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents import distributed
 from agents.lm.actor_critic import LMActorCritic
 from agents.lm.loading import load_model
 from agents.lm.preferences import best_accuracy, load_rankings, make_rankings, rank_answers, save_rankings
@@ -29,7 +30,7 @@ from agents.lm.sft import Corpus, SFTConfig, cross_entropy, train_on_texts
 from agents.ppo import PPO
 from agents.rlhf.evaluation import as_json, measure, shown_samples, write_texts
 from agents.rlhf.metering import GoldMeter
-from agents.rlhf.settings import Settings
+from agents.rlhf.settings import RLHFError, Settings
 from agents.rlhf.worlds import PromptWorld, TinyReviewsWorld, World, make_world
 from textenvs.tokenizers import load_tokenizer
 
@@ -75,7 +76,7 @@ class Job:
         """A saved model as a policy, in the precision of the settings."""
         sources = self.settings.sources
         options = {"bf16": sources.bf16, "gradient_checkpointing": sources.gradient_checkpointing} | options
-        return LMActorCritic.from_pretrained(model, **options)
+        return LMActorCritic.from_pretrained(model, **options).to(distributed.join())
 
     def write(self, figures: dict[str, Any]) -> None:
         """The figures of the stage."""
@@ -151,7 +152,8 @@ def pretrain(job: Job) -> None:
         pad_token_id=None,
     )
     torch.manual_seed(job.seed)
-    model = GPT2LMHeadModel(config)
+    model: Any = GPT2LMHeadModel(config)
+    model.to(distributed.join())
     corpus = world.corpus(setting.texts, job.stream(CORPUS))
     sft = SFTConfig(learning_rate=setting.learning_rate, batch_size=setting.batch_size)
     losses = train_on_texts(model, corpus, sft, seed=job.seed, on_progress=job.on_step)
@@ -181,7 +183,7 @@ def fine_tune(job: Job) -> None:
     setting, world, tiny = job.settings.sft, job.world, job.settings.sources.is_tiny
     source = job.folder / "pretraining" / "model" if tiny else job.settings.sources.model
     assert source is not None
-    model, tokenizer = load_model(source), load_tokenizer(source)
+    model, tokenizer = load_model(source).to(distributed.join()), load_tokenizer(source)
     corpus = world.demonstrations(setting.demonstrations, job.stream(DEMONSTRATIONS))
     assert corpus is not None
     sft = SFTConfig(learning_rate=setting.learning_rate, batch_size=setting.batch_size, epochs=setting.epochs)
@@ -223,7 +225,7 @@ def train_judge(job: Job, small: bool = False) -> None:
     held_out = load_rankings(job.folder / "rankings" / "test.jsonl")
     if small:
         rankings = rankings[: -(-setting.small // (setting.answers * (setting.answers - 1) // 2))]
-    model = RewardModel.from_causal_lm(job.base_model, seed=job.seed)
+    model = RewardModel.from_causal_lm(job.policy(job.base_model), seed=job.seed)
     config = RewardModelConfig(
         learning_rate=setting.learning_rate, epochs=setting.epochs, batch_size=setting.batch_size, seed=job.seed
     )
@@ -256,7 +258,10 @@ def optimise(job: Job, kl_coef: float) -> None:
         critic = str(judge) if isinstance(world, TinyReviewsWorld) else "copy"
     policy = job.policy(job.base_model, critic=critic)
     reference = job.policy(job.base_model).frozen_copy()
-    envs = GoldMeter(world.envs("train", setting.num_envs, reward))
+    processes = distributed.world_size()
+    if setting.num_envs % processes:
+        raise RLHFError(f"num_envs must be a multiple of the {processes} processes; got {setting.num_envs}.")
+    envs = GoldMeter(world.envs("train", setting.num_envs // processes, reward))
     checkpoint, log = job.work / "checkpoint", job.work / "history.csv"
     history: list[dict[str, float]] = []
     parts: dict[str, Any] = {"policy": policy, "reference": reference}
@@ -288,13 +293,18 @@ def optimise(job: Job, kl_coef: float) -> None:
         job.report(agent.num_updates / setting.updates, f"score {agent.metrics['objective/scores']:.2f}")
         if agent.num_updates % CHECKPOINT_EVERY == 0:
             agent.save(checkpoint)
-            _write_history(log, history)
+            distributed.in_first(lambda: _write_history(log, history))
         return agent.num_updates < setting.updates
 
     agent.learn(10**12, callback=after_update)
     policy.save_pretrained(job.out / "model")
-    _write_history(job.out / "history.csv", history)
-    job.write({"kl_coef": kl_coef, "updates": agent.num_updates, "episodes": agent.num_episodes, "last": history[-1]})
+    figures = {"kl_coef": kl_coef, "updates": agent.num_updates, "episodes": agent.num_episodes, "last": history[-1]}
+
+    def write() -> None:
+        _write_history(job.out / "history.csv", history)
+        job.write(figures | {"processes": processes})
+
+    distributed.in_first(write)
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -106,7 +106,9 @@ def test_tenses(grammar):
     assert grammar.is_grammatical("the film was long but the actors were good .")
     assert grammar.is_grammatical("we watched this film and found it very long . we may watch it again next year .")
     assert not grammar.is_grammatical("we watch this film and found it very long .")
-    assert not grammar.is_grammatical("we watched this film and found it very long . we may watched it again next year .")
+    assert not grammar.is_grammatical(
+        "we watched this film and found it very long . we may watched it again next year ."
+    )
 
 
 # ------------------------------------------------------------------------------------------------- parsing
