@@ -186,6 +186,9 @@ def test_module_and_attribute_errors():
         make_reward("user_rewards:one")
     with pytest.raises(ValueError, match="neither a registered reward nor an importable module 'user_reward'"):
         make_reward("user_reward:ones")
+    for nameless in (":ones", "..user_rewards:ones"):
+        with pytest.raises(ValueError, match="neither a registered reward nor an importable module"):
+            make_reward(nameless)
     with pytest.raises(TypeError, match="finished object"):
         make_reward({"name": "user_rewards:seven", "value": 2.0})
     with pytest.raises(TypeError, match="none of the accepted forms"):
