@@ -12,16 +12,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-import textenvs  # noqa: F401 (registers the environments)
+import textenvs
 from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
 from agents.collect import Collector, Rollout
 from agents.logger import Logger
+from textenvs.actions import check_seed
 from textenvs.errors import unknown_name
 from textenvs.spec import TextSpec
 
@@ -62,8 +63,9 @@ class Agent(ABC):
         metrics: figures of the last batch, as logged.
 
     Raises:
-        TypeError: an unknown config key.
-        ValueError: a config value out of range, or an environment whose observations are not token sequences.
+        TypeError: an unknown config key, or a value of another type.
+        ValueError: a config value out of range, a negative seed, or an environment whose observations are not token
+            sequences.
     """
 
     Config: ClassVar[type[AgentConfig]] = AgentConfig
@@ -79,7 +81,7 @@ class Agent(ABC):
         **config: Any,
     ) -> None:
         self.config: Any = make_config(self.Config, config)
-        self.seed, self.device = seed, device
+        self.seed, self.device = check_seed(seed), device
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
@@ -347,22 +349,53 @@ def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> Agent
     """A config from keyword arguments.
 
     Raises:
-        TypeError: an unknown key; the message lists the known ones and the nearest.
+        TypeError: an unknown key; the message lists the known ones and the nearest. A value of another type.
     """
-    known = [field.name for field in dataclasses.fields(config_class)]
-    for key in given:
+    known = get_type_hints(config_class)
+    # NumPy's numbers as Python's, which a checkpoint can hold.
+    given = {key: value.item() if isinstance(value, np.generic) else value for key, value in given.items()}
+    for key, value in given.items():
         if key not in known:
             raise TypeError(unknown_name("config key", key, known))
+        if not _is_a(value, known[key]):
+            raise TypeError(f"{key} must be {_kind(known[key])}; got {value!r:.100}.")
     return config_class(**given)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    options = get_args(hint)
+    if get_origin(hint) is Literal:  # which of them it may be, the config says itself
+        return isinstance(value, type(options[0]))
+    if options:  # a union
+        return any(_is_a(value, option) for option in options)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
+
+
+def _kind(hint: Any) -> str:
+    """A type of a config in words."""
+    options = get_args(hint)
+    if options:
+        return " or ".join(repr(option) if get_origin(hint) is Literal else _kind(option) for option in options)
+    return {int: "an integer", float: "a number", bool: "True or False", type(None): "None"}.get(hint, hint.__name__)
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: dict[str, Any]) -> VectorEnv:
     """A vector environment from an id (``"module:id"`` too): natively batched where it has such an entry point, else
-    one by one."""
+    one by one.
+
+    Raises:
+        gymnasium.error.UnregisteredEnv: no such id; the message names the nearest and those of this project.
+    """
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
-    if gym.spec(name).vector_entry_point is not None:
+    try:
+        spec = gym.spec(name)
+    except gym.error.UnregisteredEnv as error:
+        raise type(error)(unknown_name("environment", env_id, textenvs.list_envs())) from None
+    if spec.vector_entry_point is not None:
         return gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
     in_same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
     return gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=in_same_step, **env_kwargs)
