@@ -262,7 +262,7 @@ def test_options_that_are_no_dictionary_leave_everything_as_it_was(options):
     for env in (TextEnv("Copy"), TextVectorEnv("Copy", num_envs=2)):
         env.reset(seed=0)
         before = env.get_state()
-        with pytest.raises(TypeError, match="Reset options are a dictionary such as {'index': 3}; got"):
+        with pytest.raises(TypeError, match=r"Reset options are a dictionary such as {'index': 3}; got"):
             env.reset(seed=77, options=options)
         after = env.get_state()
         assert all(np.array_equal(before[name], after[name]) for name in before)

@@ -503,6 +503,14 @@ def test_a_declared_range_without_numbers():
             TextEnv("Copy", reward=model)
 
 
+@pytest.mark.parametrize(("attribute", "value"), [("low", "0"), ("high", None), ("low", True)])
+def test_declared_bounds_that_are_no_numbers(attribute, value):
+    model = Lengths()
+    setattr(model, attribute, value)
+    with pytest.raises(TypeError, match=f"declares {attribute}={value!r}, which is no number"):
+        Judge(model)
+
+
 def test_attributes_have_defaults():
     judge = Judge(Lengths())
     assert (judge.low, judge.high, judge.version, judge.deterministic) == (-math.inf, math.inf, "1", False)
