@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 import textenvs
 from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
 from agents.collect import Collector, Rollout
+from agents.config import check_fields
 from agents.logger import Logger
 from textenvs.actions import check_seed
 from textenvs.errors import unknown_name
@@ -126,7 +127,7 @@ class Agent(ABC):
 
     @abstractmethod
     def _iterate(self) -> Metrics:
-        """Play one batch with ``self._collect`` and learn from it; the same keys every time."""
+        """Play one batch with ``self._collect`` and learn from it; the same keys every time, but for ``rewards/…``."""
 
     @abstractmethod
     def _get_state(self) -> Tree:
@@ -336,13 +337,18 @@ _COUNTERS = ("num_timesteps", "num_episodes", "num_updates", "gradient_samples")
 
 
 def episode_metrics(rollout: Rollout) -> Metrics:
-    """What is logged about a batch of episodes; NaN where none ended."""
+    """What is logged about a batch of episodes; NaN where none ended, and for a part that applied to none."""
     if not len(rollout):
         return {"charts/episodic_return": float("nan"), "charts/episodic_length": float("nan")}
-    return {
+    metrics = {
         "charts/episodic_return": float(rollout.scores.mean()),
         "charts/episodic_length": float(rollout.lengths.mean()),
     }
+    for name, values in rollout.components.items():
+        applies = values[~np.isnan(values)].astype(np.float64)
+        metrics[f"rewards/{name}/mean"] = float(applies.mean()) if len(applies) else float("nan")
+        metrics[f"rewards/{name}/std"] = float(applies.std()) if len(applies) else float("nan")
+    return metrics
 
 
 def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> AgentConfig:
@@ -351,34 +357,7 @@ def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> Agent
     Raises:
         TypeError: an unknown key; the message lists the known ones and the nearest. A value of another type.
     """
-    known = get_type_hints(config_class)
-    # NumPy's numbers as Python's, which a checkpoint can hold.
-    given = {key: value.item() if isinstance(value, np.generic) else value for key, value in given.items()}
-    for key, value in given.items():
-        if key not in known:
-            raise TypeError(unknown_name("config key", key, known))
-        if not _is_a(value, known[key]):
-            raise TypeError(f"{key} must be {_kind(known[key])}; got {value!r:.100}.")
-    return config_class(**given)
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    options = get_args(hint)
-    if get_origin(hint) is Literal:  # which of them it may be, the config says itself
-        return isinstance(value, type(options[0]))
-    if options:  # a union
-        return any(_is_a(value, option) for option in options)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
-
-
-def _kind(hint: Any) -> str:
-    """A type of a config in words."""
-    options = get_args(hint)
-    if options:
-        return " or ".join(repr(option) if get_origin(hint) is Literal else _kind(option) for option in options)
-    return {int: "an integer", float: "a number", bool: "True or False", type(None): "None"}.get(hint, hint.__name__)
+    return config_class(**check_fields(config_class, given))
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: dict[str, Any]) -> VectorEnv:

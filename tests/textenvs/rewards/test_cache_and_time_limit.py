@@ -79,10 +79,9 @@ def test_cache_on_disk_tells_arguments_and_kinds_apart(tmp_path: Path) -> None:
     """One folder for several rewards: none is answered with the scores of another."""
 
     def cached(reward: object) -> list[float]:
-        return (
-            Judge(make_reward({"name": "cache", "folder": tmp_path, "reward": reward}))(make_episodes(["abc"]))
-            .total.tolist()
-        )
+        return Judge(make_reward({"name": "cache", "folder": tmp_path, "reward": reward}))(
+            make_episodes(["abc"])
+        ).total.tolist()
 
     class OtherCounting(Counting):
         def score(self, episodes: textenvs.Episodes) -> np.ndarray:
