@@ -106,6 +106,7 @@ class Agent(ABC):
         self.gradient_samples = 0
         self.metrics: Metrics = {}
         self.rng = np.random.default_rng(seed)
+        self._env_seed: int | None = seed * SEED_STRIDE  # of the next reset; None: the environment goes on by itself
         self._build()
         self.collector = Collector(self.envs, self.text_spec, self._act)
         self._logger = None if log_dir is None else Logger(log_dir)
@@ -166,7 +167,8 @@ class Agent(ABC):
             raise ValueError(f"total_timesteps must be at least 1; got {total_timesteps}.")
         first, target = self.num_timesteps, self.num_timesteps + total_timesteps
         if not self.collector.started:
-            self.collector.reset(self.seed * SEED_STRIDE if first == 0 else None)
+            self.collector.reset(self._env_seed)
+            self._env_seed = None
         started = time.perf_counter()
         with _interrupt_between_batches() as check_interrupt, _progress(progress_bar, total_timesteps) as show:
             while self.num_timesteps < target:
@@ -321,6 +323,10 @@ class Agent(ABC):
         if "env" in state and same_size and hasattr(agent.envs.unwrapped, "set_state"):
             agent.envs.unwrapped.set_state(state["env"])
             agent.collector.set_state(state.get("collector", {}))
+            agent._env_seed = None
+        elif agent.num_timesteps:  # other episodes than those of the beginning, the same at every resumption
+            sequence = np.random.SeedSequence([agent.seed, agent.num_timesteps])
+            agent._env_seed = int(sequence.generate_state(1)[0])
         return agent
 
     def _describe_env(self) -> Tree | None:
