@@ -16,12 +16,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-import textenvs  # noqa: F401 (registers the environments)
+import textenvs
 from agents import distributed
 from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
 from agents.collect import Collector, Rollout
+from agents.config import check_fields
 from agents.logger import Logger
 from agents.terminal import hold_interrupt, show_progress
+from textenvs.actions import check_seed
 from textenvs.errors import unknown_name
 from textenvs.spec import TextSpec
 
@@ -63,8 +65,9 @@ class Agent(ABC):
         metrics: figures of the last batch, as logged.
 
     Raises:
-        TypeError: an unknown config key.
-        ValueError: a config value out of range, or an environment whose observations are not token sequences.
+        TypeError: an unknown config key, or a value of another type.
+        ValueError: a config value out of range, a negative seed, or an environment whose observations are not token
+            sequences.
     """
 
     Config: ClassVar[type[AgentConfig]] = AgentConfig
@@ -80,7 +83,7 @@ class Agent(ABC):
         **config: Any,
     ) -> None:
         self.config: Any = make_config(self.Config, config)
-        self.seed, self.device = seed, device
+        self.seed, self.device = check_seed(seed), device
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
@@ -104,6 +107,7 @@ class Agent(ABC):
         self.gradient_samples = 0
         self.metrics: Metrics = {}
         self.rng = np.random.default_rng(seed)
+        self._env_seed: int | None = seed * SEED_STRIDE  # of the next reset; None: the environment goes on by itself
         self._build()
         self.collector = Collector(self.envs, self.text_spec, self._act, pooled=True)
         self._logger = None if log_dir is None or distributed.rank() > 0 else Logger(log_dir)
@@ -126,7 +130,7 @@ class Agent(ABC):
 
     @abstractmethod
     def _iterate(self) -> Metrics:
-        """Play one batch with ``self._collect`` and learn from it; the same keys every time."""
+        """Play one batch with ``self._collect`` and learn from it; the same keys every time, but for ``rewards/…``."""
 
     @abstractmethod
     def _get_state(self) -> Tree:
@@ -171,8 +175,9 @@ class Agent(ABC):
         self._check_processes()
         first, target = self.num_timesteps, self.num_timesteps + total_timesteps
         if not self.collector.started:
-            own = self.seed * SEED_STRIDE + distributed.rank() * self.envs.num_envs
-            self.collector.reset(own if first == 0 else None)
+            first_env = distributed.rank() * self.envs.num_envs
+            self.collector.reset(None if self._env_seed is None else self._env_seed + first_env)
+            self._env_seed = None
         started = time.perf_counter()
         visible = progress_bar and distributed.rank() == 0
         with hold_interrupt() as interrupted, show_progress(visible, total_timesteps) as show:
@@ -363,6 +368,10 @@ class Agent(ABC):
         if env_state in state and same_size and hasattr(agent.envs.unwrapped, "set_state"):
             agent.envs.unwrapped.set_state(state[env_state])
             agent.collector.set_state(state.get(collector_state, {}))
+            agent._env_seed = None
+        elif agent.num_timesteps:  # other episodes than those of the beginning, the same at every resumption
+            sequence = np.random.SeedSequence([agent.seed, agent.num_timesteps])
+            agent._env_seed = int(sequence.generate_state(1)[0])
         return agent
 
     def _describe_env(self) -> Tree | None:
@@ -384,35 +393,44 @@ def _of_process(name: str, process: int) -> str:
 
 
 def episode_metrics(rollout: Rollout) -> Metrics:
-    """What is logged about a batch of episodes; NaN where none ended."""
+    """What is logged about a batch of episodes; NaN where none ended, and for a part that applied to none."""
     if not len(rollout):
         return {"charts/episodic_return": float("nan"), "charts/episodic_length": float("nan")}
-    return {
+    metrics = {
         "charts/episodic_return": float(rollout.scores.mean()),
         "charts/episodic_length": float(rollout.lengths.mean()),
     }
+    for name, values in rollout.components.items():
+        applies = values[~np.isnan(values)].astype(np.float64)
+        metrics[f"rewards/{name}/mean"] = float(applies.mean()) if len(applies) else float("nan")
+        metrics[f"rewards/{name}/std"] = float(applies.std()) if len(applies) else float("nan")
+    return metrics
 
 
 def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> AgentConfig:
     """A config from keyword arguments.
 
     Raises:
-        TypeError: an unknown key; the message lists the known ones and the nearest.
+        TypeError: an unknown key; the message lists the known ones and the nearest. A value of another type.
     """
-    known = [field.name for field in dataclasses.fields(config_class)]
-    for key in given:
-        if key not in known:
-            raise TypeError(unknown_name("config key", key, known))
-    return config_class(**given)
+    return config_class(**check_fields(config_class, given))
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: dict[str, Any]) -> VectorEnv:
     """A vector environment from an id (``"module:id"`` too): natively batched where it has such an entry point, else
-    one by one."""
+    one by one.
+
+    Raises:
+        gymnasium.error.UnregisteredEnv: no such id; the message names the nearest and those of this project.
+    """
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
-    if gym.spec(name).vector_entry_point is not None:
+    try:
+        spec = gym.spec(name)
+    except gym.error.UnregisteredEnv as error:
+        raise type(error)(unknown_name("environment", env_id, textenvs.list_envs())) from None
+    if spec.vector_entry_point is not None:
         return gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
     in_same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
     return gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=in_same_step, **env_kwargs)

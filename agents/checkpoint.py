@@ -7,6 +7,7 @@ keyed by the path below it.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -43,6 +44,7 @@ def save_checkpoint(folder: str | Path, config: Tree, state: Tree) -> None:
         CheckpointError: there is something else at ``folder``, or a leaf that cannot be written.
     """
     folder = Path(folder)
+    recover(folder)
     if folder.exists():
         _check_replaceable(folder)
     plain: dict[str, Any] = {}
@@ -52,8 +54,9 @@ def save_checkpoint(folder: str | Path, config: Tree, state: Tree) -> None:
             raise CheckpointError(f"Entry {name!r} of a state must be a dict; got {type(subtree).__name__}.")
         _flatten(subtree, name, name, arrays.setdefault(name, {}), plain)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for unfinished in _leftovers(folder, "tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         header = {"format": FORMAT, "version": VERSION, **config}
@@ -69,6 +72,14 @@ def save_checkpoint(folder: str | Path, config: Tree, state: Tree) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def recover(folder: str | Path) -> None:
+    """Put back an earlier checkpoint that a process left beside its place when it was killed in replacing it."""
+    folder = Path(folder)
+    if not folder.exists():
+        for earlier in _leftovers(folder, "old")[-1:]:
+            earlier.rename(folder)
+
+
 def load_config(folder: str | Path) -> Tree:
     """``config.json`` of a checkpoint.
 
@@ -76,6 +87,7 @@ def load_config(folder: str | Path) -> Tree:
         CheckpointError: no checkpoint there, or one of another version.
     """
     folder = Path(folder)
+    recover(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json.")
@@ -181,6 +193,12 @@ def _check_replaceable(folder: Path) -> None:
         raise CheckpointError(
             f"{folder} holds other files beside a checkpoint ({others[0]}); give a folder of its own."
         )
+
+
+def _leftovers(folder: Path, kind: str) -> list[Path]:
+    """What processes that were killed have left beside a checkpoint, the newest last."""
+    found = folder.parent.glob(f".{glob.escape(folder.name)}.*.{kind}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def _move(new: Path, folder: Path) -> None:

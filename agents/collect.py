@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from agents import distributed
+from textenvs.rewards import Judge
 from textenvs.spec import TextSpec
 
 Act = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, ...]]
@@ -45,6 +46,10 @@ class Rollout:
     """Tokens written in the window by all sub-environments, those of unfinished episodes included."""
     values: np.ndarray | None = None
     """[B, T] float32, of the states as they were met; None where ``act`` gives none."""
+    components: dict[str, np.ndarray] = field(default_factory=dict)
+    """Name to [B] float32: parts of the scores as their reward models gave them; NaN where one does not apply."""
+    judge: str | None = None
+    """Name and version of the reward model that gave the scores; None where the environment does not say."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -202,6 +207,7 @@ class Collector:
                 "sub_envs": done,
                 "keys": None if keys is None else keys[done].astype(np.uint64),
                 "prompt_index": None if prompt_index is None else prompt_index[done].astype(np.int64),
+                "components": _components(info, done),
             }
         )
         self._clear(done)
@@ -224,11 +230,12 @@ class Collector:
                 for part in finished:
                     if part[name] is None:
                         part[name] = np.full(len(part["rows"]), missing)
+        components = _join_components([part.pop("components") for part in finished], [len(p["rows"]) for p in finished])
         joined: dict[str, Any] = {
             name: None if first is None else np.concatenate([part[name] for part in finished])
             for name, first in finished[0].items()
         }
-        return Rollout(**joined, timesteps=timesteps)
+        return Rollout(**joined, timesteps=timesteps, components=components, judge=_find_judge(self.envs))
 
     def _no_episodes(self) -> dict[str, Any]:
         none = np.zeros(0, dtype=np.int64)
@@ -244,6 +251,7 @@ class Collector:
             "sub_envs": none,
             "keys": none.astype(np.uint64),
             "prompt_index": none,
+            "components": {},
         }
 
     def get_state(self) -> dict[str, np.ndarray]:
@@ -286,3 +294,29 @@ class Collector:
         if self._masks is not None:
             self._action_mask = state["action_mask"].copy()
             self._masks = state["masks"].copy()
+
+
+def _components(info: dict[str, Any], done: np.ndarray) -> dict[str, np.ndarray]:
+    """Parts of the scores of the sub-environments ``done``, from their terminal info."""
+    parts = info.get("reward_components", {})
+    names = [name for name in parts if f"_{name}" in parts]  # the others are masks
+    return {name: np.where(parts[f"_{name}"], parts[name], np.nan)[done].astype(np.float32) for name in names}
+
+
+def _join_components(parts: list[dict[str, np.ndarray]], sizes: list[int]) -> dict[str, np.ndarray]:
+    """Components of a batch from those of its steps, some of which may lack some."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    missing = [np.full(size, np.nan, dtype=np.float32) for size in sizes]
+    return {
+        name: np.concatenate([part.get(name, none) for part, none in zip(parts, missing, strict=True)])
+        for name in names
+    }
+
+
+def _find_judge(envs: VectorEnv) -> str | None:
+    """What the environment's reward model is, where it lives in this process."""
+    base: Any = envs.unwrapped
+    if isinstance(base, SyncVectorEnv):
+        base = base.envs[0].unwrapped
+    judge = getattr(base, "judge", None)
+    return judge.identity if isinstance(judge, Judge) else None

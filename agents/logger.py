@@ -10,7 +10,8 @@ from pathlib import Path
 class Logger:
     """Writes ``metrics.csv`` and TensorBoard event files into a folder; a folder that has a log is continued.
 
-    The keys are fixed by the first row, so that every column of the file means one thing.
+    The keys are fixed by the first row, so that every column of the file means one thing. Only the parts of a reward,
+    ``rewards/…``, come and go with the judge: a new one adds a column.
 
     Args:
         folder: made if missing.
@@ -45,7 +46,7 @@ class Logger:
 
         Args:
             step: environment steps so far.
-            metrics: key to figure; the same keys every time. NaN is an empty cell.
+            metrics: key to figure; the same keys every time, but for ``rewards/…``. NaN is an empty cell.
 
         Raises:
             ValueError: other keys than before.
@@ -53,16 +54,19 @@ class Logger:
         if self._keys is None:
             self._keys = list(metrics)
             self._append([self._step_key, *self._keys])
-        if set(metrics) != set(self._keys):
-            missing, new = set(self._keys) - set(metrics), set(metrics) - set(self._keys)
+        missing, new = set(self._keys) - set(metrics), set(metrics) - set(self._keys)
+        if not all(key.startswith("rewards/") for key in missing | new):
             raise ValueError(
                 f"{self.path} has other columns: missing now {sorted(missing)}, new {sorted(new)}. "
                 "Give each kind of agent its own log_dir."
             )
-        self._append([step, *("" if math.isnan(metrics[key]) else metrics[key] for key in self._keys)])
-        for key in self._keys:
-            if not math.isnan(metrics[key]):
-                self._board.add_scalar(key, metrics[key], step)
+        if new:
+            self._add_columns([key for key in metrics if key in new])
+        figures = {key: metrics.get(key, math.nan) for key in self._keys}
+        self._append([step, *("" if math.isnan(figure) else figure for figure in figures.values())])
+        for key, figure in figures.items():
+            if not math.isnan(figure):
+                self._board.add_scalar(key, figure, step)
 
     def flush(self) -> None:
         """Write out the events so far."""
@@ -75,3 +79,14 @@ class Logger:
     def _append(self, row: list[object]) -> None:
         with self.path.open("a", newline="") as file:  # closed again: whoever stops us, the file is whole
             csv.writer(file).writerow(row)
+
+    def _add_columns(self, keys: list[str]) -> None:
+        """Write the file anew with further columns, empty in the rows so far."""
+        assert self._keys is not None
+        self._keys += keys
+        with self.path.open(newline="") as file:
+            _, *rows = csv.reader(file)
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([[self._step_key, *self._keys], *([*row, *[""] * len(keys)] for row in rows)])
+        temporary.replace(self.path)

@@ -100,7 +100,7 @@ class EpisodeReplay:
     @property
     def judged_by(self) -> list[str]:
         """[len] name and version of the reward model that gave each score, in the order of places; "the environment"
-        for episodes that came before the first ``rescore``."""
+        where that did not say which one it was."""
         return [self._judges[i] for i in self._columns["judges"][: len(self)]]
 
     def add(self, rollout: Rollout) -> int:
@@ -128,7 +128,7 @@ class EpisodeReplay:
             "lengths": rollout.lengths[kept],
             "scores": rollout.scores[kept],
             "ages": numbers,
-            "judges": np.full(len(kept), len(self._judges) - 1),
+            "judges": np.full(len(kept), self._judge_number(rollout.judge or self._judges[0])),
         }
         if rollout.keys is not None:
             new["keys"] = rollout.keys[kept]
@@ -246,9 +246,9 @@ class EpisodeReplay:
     def rescore(self, reward: Any, task: Task, batch_size: int = 1024) -> None:
         """Judge every stored text by another reward model: the texts stay, only what they are worth changes.
 
-        Episodes that are added later count as judged by it too, so change the environment's judge as well
-        (``textenvs.set_reward``). A text that ended by an illegal action keeps its penalty. Priorities, which are
-        errors of the old scores, start anew.
+        Episodes that are added later come with the scores of their environment, so change its judge as well
+        (``textenvs.set_reward``); ``judged_by`` tells them apart. A text that ended by an illegal action keeps its
+        penalty. Priorities, which are errors of the old scores, start anew.
 
         Args:
             reward: any form of reward spec.
@@ -285,10 +285,15 @@ class EpisodeReplay:
             )
             scores[places] = judge(episodes).total
         self._columns["scores"][: len(self)] = scores
-        self._judges.append(f"{judge.name} {judge.version}")
-        self._columns["judges"][: len(self)] = len(self._judges) - 1
+        self._columns["judges"][: len(self)] = self._judge_number(judge.identity)
         if "priorities" in self._columns:
             self._columns["priorities"][: len(self)] = self._highest_priority = 1.0
+
+    def _judge_number(self, judge: str) -> int:
+        """Place of a judge in the list of those that scored something here."""
+        if judge not in self._judges:
+            self._judges.append(judge)
+        return self._judges.index(judge)
 
     def _finish_reasons(self, places: np.ndarray) -> np.ndarray:
         """How the episodes in these places ended: their last tokens say it, and the masks where there are any."""

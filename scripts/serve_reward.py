@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     parser.add_argument("--max-body-mib", type=float, default=64, help="refuse larger requests (default: %(default)s)")
     arguments = parser.parse_args()
+    sys.path.insert(0, os.getcwd())  # rewards of one's own: module:attribute
     try:
         import uvicorn
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,12 @@ def check_actions(actions: Any, num_envs: int, num_tokens: int, active: np.ndarr
     Raises:
         InvalidAction: wrong shape, not integers, or outside 0 … V − 1.
     """
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except ValueError:  # rows of different lengths
+        raise InvalidAction(
+            f"Actions must have shape ({num_envs},), one token for each environment; got {actions!r:.100}."
+        ) from None
     if array.shape != (num_envs,):
         raise InvalidAction(
             f"Actions must have shape ({num_envs},), one token for each environment; got {array.shape}."
@@ -53,7 +58,10 @@ def check_action(action: Any, num_tokens: int) -> np.ndarray:
     """
     if type(action) in (int, np.int64) and 0 <= action < num_tokens:  # the usual case, without a detour over arrays
         return np.array([action], dtype=np.int64)
-    array = np.asarray(action)
+    try:
+        array = np.asarray(action)
+    except ValueError:  # rows of different lengths
+        raise InvalidAction(f"An action is one token id; got {action!r:.100}.") from None
     if array.shape not in ((), (1,)):
         raise InvalidAction(f"An action is one token id; got an array of shape {array.shape}.")
     return check_actions(array.reshape(1), 1, num_tokens)
@@ -78,8 +86,21 @@ class ChosenPrompts:
     index: np.ndarray | None = None
 
 
+def check_options(options: Any) -> dict[str, Any]:
+    """The options of a reset as a dictionary of one's own; None is an empty one.
+
+    Raises:
+        TypeError: they are no mapping.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"Reset options are a dictionary such as {{'index': 3}}; got {options!r:.100}.")
+    return dict(options)
+
+
 def read_options(
-    options: dict[str, Any] | None,
+    options: dict[str, Any],
     task: Task,
     count: int,
     known: Sequence[str],
@@ -97,7 +118,6 @@ def read_options(
     Raises:
         ValueError: an unknown option, both kinds at once, a wrong number of entries, or a prompt that the task refuses.
     """
-    options = options or {}
     for name in options:
         if name not in known:
             raise ValueError(unknown_name("reset option", name, known))
@@ -119,9 +139,12 @@ def read_options(
 
 
 def _entries(name: str, value: Any, count: int, rows: np.ndarray | slice) -> list[Any]:
-    if isinstance(value, str) or not hasattr(value, "__len__"):
+    try:
+        entries = None if isinstance(value, str | Mapping) else list(value)
+    except TypeError:  # a number, an array without dimensions
+        entries = None
+    if entries is None:
         raise ValueError(f"options[{name!r}] needs one entry for each of the {count} sub-environments, got {value!r}.")
-    if len(value) != count:
-        raise ValueError(f"options[{name!r}] has {len(value)} entries for {count} sub-environments.")
-    entries = list(value)
+    if len(entries) != count:
+        raise ValueError(f"options[{name!r}] has {len(entries)} entries for {count} sub-environments.")
     return entries[rows] if isinstance(rows, slice) else [entries[i] for i in rows.tolist()]

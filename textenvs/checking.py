@@ -11,7 +11,7 @@ import numpy as np
 
 from textenvs.engine import TextEngine, episodes_from_rows
 from textenvs.episodes import FINISH_REASONS, Episodes
-from textenvs.rewards.base import Judge, RewardError
+from textenvs.rewards.base import Judge, RewardError, Scores
 from textenvs.rewards.registry import make_reward
 from textenvs.tasks import make_task
 
@@ -23,9 +23,9 @@ def check_reward(reward: Any, episodes: Episodes | None = None) -> None:
     """Check a reward model against the contract; returns nothing if it holds.
 
     Checked are: the declared attributes; a float32 array with one finite score in the declared range for each text;
-    that scores do not depend on the order of a batch, on the other texts in it, or on the amount of padding; texts of
-    one token, of none, and batches of one; that the episodes are left unchanged; and, where the model declares itself
-    deterministic, that it repeats its answers.
+    that scores (and the components and the gold score that are reported beside them) do not depend on the order of a
+    batch, on the other texts in it, or on the amount of padding; texts of one token, of none, and batches of one; that
+    the episodes are left unchanged; and, where the model declares itself deterministic, that it repeats its answers.
 
     Args:
         reward: any form of reward spec.
@@ -49,7 +49,7 @@ def check_reward(reward: Any, episodes: Episodes | None = None) -> None:
         faults.append(f"score() must return a float32 array, not {kind}")
     try:
         probe = copy.deepcopy(texts)
-        scores = judge(probe).total
+        scores = judge(probe)
     except RewardError as error:
         raise RewardError(_report(judge, [*faults, str(error)])) from error
     if _unchanged(texts, probe):
@@ -74,42 +74,54 @@ def _attribute_faults(model: Any) -> Iterator[str]:
         yield f"deterministic must be True or False, got {model.deterministic!r}"
 
 
-def _batch_faults(judge: Judge, texts: Episodes, scores: np.ndarray) -> Iterator[str]:
+def _batch_faults(judge: Judge, texts: Episodes, scores: Scores) -> Iterator[str]:
     """Faults that show when the same texts are scored in other batches."""
     count = len(texts)
+    everything = np.arange(count)
     order = np.random.default_rng(0).permutation(count)
+    expected = _figures(scores)
 
-    def differs(name: str, variant: Episodes, expected: np.ndarray) -> str | None:
+    def differs(name: str, variant: Episodes, index: np.ndarray) -> str | None:
+        """What changed in ``variant``, which holds the texts at ``index``."""
         try:
-            answer = judge(variant).total
+            answer = _figures(judge(variant))
         except RewardError as error:
             return f"{name}: {error}"
-        wrong = np.flatnonzero(~np.isclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE))
-        if not wrong.size:
-            return None
-        i = int(wrong[0])
-        return f"{name}: the score of {_shown(variant, i)} changed from {expected[i]:.6g} to {answer[i]:.6g}"
+        if answer.keys() != expected.keys():
+            return f"{name}: it reported {', '.join(expected)}, now {', '.join(answer)}"
+        for figure, values in answer.items():
+            before = expected[figure][index]
+            wrong = np.flatnonzero(~np.isclose(values, before, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
+            if wrong.size:
+                i = int(wrong[0])
+                return f"{name}: {figure} of {_shown(variant, i)} changed from {before[i]:.6g} to {values[i]:.6g}"
+        return None
 
     # A model with hidden state or hidden randomness changes its answer to the same question; the other comparisons
     # would then only repeat that.
-    again = differs("asked again", copy.deepcopy(texts), scores)
+    again = differs("asked again", copy.deepcopy(texts), everything)
     if again is not None:
         if judge.deterministic:
             yield f"it declares itself deterministic, but {again}"
         return
-    single = (
-        differs("alone in its batch", texts.take(np.array([i])), scores[i : i + 1]) for i in range(min(count, 16))
-    )
+    single = (differs("alone in its batch", texts.take(one), one) for one in everything[: min(count, 16), None])
     yield from filter(
         None,
         (
-            differs("in another order", texts.take(order), scores[order]),
-            differs("in half the batch", texts.take(np.arange(count // 2)), scores[: count // 2]),
-            differs("with more padding", _padded(texts, 3), scores),
+            differs("in another order", texts.take(order), order),
+            differs("in half the batch", texts.take(everything[: count // 2]), everything[: count // 2]),
+            differs("with more padding", _padded(texts, 3), everything),
             next(filter(None, single), None),
             _empty_fault(judge, texts),
         ),
     )
+
+
+def _figures(scores: Scores) -> dict[str, np.ndarray]:
+    """All that a judge says about a batch, by name."""
+    figures = {"the score": scores.total}
+    figures |= {f"the component {name!r}": part for name, part in scores.components.items()}
+    return figures if scores.gold is None else figures | {"the gold score": scores.gold}
 
 
 def _empty_fault(judge: Judge, texts: Episodes) -> str | None:

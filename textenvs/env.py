@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from textenvs.actions import check_action, check_seed, read_options
+from textenvs.actions import check_action, check_options, check_seed, read_options
 from textenvs.engine import ALL, TextEngine, scalar_info
 from textenvs.rewards.base import Judge
 from textenvs.spec import TextSpec
@@ -83,9 +83,9 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
             options: ``prompt`` (text or ids) or ``index`` (a row of the prompt set).
 
         Raises:
-            ValueError: an unknown option or an impossible prompt; the environment is as it was before.
+            ValueError, TypeError: an unknown option or an impossible prompt; the environment is as it was before.
         """
-        given = {name: [value] for name, value in (options or {}).items()}
+        given = {name: [value] for name, value in check_options(options).items()}
         chosen = read_options(given, self.task, 1, ("prompt", "index"))
         if seed is not None:
             seed = check_seed(seed)

@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from textenvs.actions import check_actions, check_seed, read_options
+from textenvs.actions import check_actions, check_options, check_seed, read_options
 from textenvs.engine import ALL, Rows, TextEngine, add_info, vector_info
 from textenvs.env import check_render_mode, render_row
 from textenvs.errors import unknown_name
@@ -103,7 +103,7 @@ class TextVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Raises:
             ValueError, TypeError: seeds, prompts or a mask that do not fit; the environment is as it was before.
         """
-        options = dict(options or {})
+        options = check_options(options)
         mask = np.ones(self.num_envs, dtype=np.bool_)
         if "reset_mask" in options:
             mask = self._check_reset_mask(options.pop("reset_mask"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from agents import PPO, Agent, OracleAgent, RandomAgent
+from agents import DQN, PPO, Agent, OracleAgent, RandomAgent
 from textenvs import RewardError, Task, TextEnv, TextVectorEnv
 
 TINY = {"num_envs": 4, "width": 16, "num_heads": 2, "num_layers": 1, "epochs": 1, "num_minibatches": 2}
@@ -55,6 +56,42 @@ def test_unknown_config_keys_name_the_nearest_and_the_known() -> None:
 def test_values_out_of_range_are_named(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=key):
         PPO("textenvs/Copy-v0", **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("agent", "key", "value", "message"),
+    [
+        (PPO, "learning_rate", "abc", "learning_rate must be a number; got 'abc'"),
+        (PPO, "num_envs", 3.5, "num_envs must be an integer; got 3.5"),
+        (PPO, "epochs", True, "epochs must be an integer; got True"),
+        (PPO, "num_steps", "4", "num_steps must be an integer or None; got '4'"),
+        (PPO, "whiten_rewards", 1, "whiten_rewards must be True or False; got 1"),
+        (PPO, "clip_coef", None, "clip_coef must be a number; got None"),
+        (DQN, "loss", 2, "loss must be 'huber' or 'mse'; got 2"),
+    ],
+)
+def test_values_of_another_type_are_named(agent: type[Agent], key: str, value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        agent("textenvs/Copy-v0", **{key: value})
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    agent = tiny(learning_rate=np.float32(0.25), epochs=np.int64(2), value_clip=1)
+    assert (agent.config.learning_rate, agent.config.epochs, agent.config.value_clip) == (0.25, 2, 1)
+    agent.save(tmp_path / "saved")
+    assert PPO.load(tmp_path / "saved").config == agent.config
+
+
+def test_bad_seeds_are_named() -> None:
+    for seed in (-1, 1.5, "0"):
+        with pytest.raises(ValueError, match="A seed is a non-negative integer"):
+            PPO("textenvs/Copy-v0", seed=seed)  # type: ignore[arg-type]
+
+
+def test_unknown_environments_name_the_nearest_and_the_known() -> None:
+    for name in ("textenvs/Revers-v0", "textenv/Reverse-v0", "Reverse-v0", "textenvs/Reverse-v7"):
+        with pytest.raises(gym.error.UnregisteredEnv, match=r"Did you mean 'textenvs/Reverse-v0'\? Known: .*Sort-v0"):
+            PPO(name)
 
 
 def test_environments_without_tokens_are_refused_with_advice() -> None:

@@ -94,6 +94,32 @@ def test_loading_onto_another_environment(tmp_path: Path) -> None:
     assert PPO.load(tmp_path / "sync", env=sync).learn(60).num_timesteps > 150
 
 
+def test_episodes_that_cannot_be_restored_are_the_same_at_every_resumption(tmp_path: Path) -> None:
+    def sync() -> SyncVectorEnv:
+        return SyncVectorEnv([lambda: TextEnv("Copy", **VARYING)] * 6)
+
+    agent = PPO(sync(), **TINY).learn(60)
+    agent.save(tmp_path / "checkpoint")
+    first, second = (PPO.load(tmp_path / "checkpoint", env=sync()).learn(60) for _ in range(2))
+    assert torch.equal(first.parameters, second.parameters)
+    # …and not those of the beginning once more.
+    begun = PPO(sync(), **TINY)
+    begun.learn(1)
+    resumed = PPO.load(tmp_path / "checkpoint", env=sync())
+    resumed.learn(1)
+    assert not np.array_equal(begun.collector.get_state()["obs"], resumed.collector.get_state()["obs"])
+
+
+def test_a_checkpoint_survives_a_kill_between_the_two_renames(tmp_path: Path) -> None:
+    agent = make().learn(60)
+    agent.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").rename(tmp_path / ".checkpoint.123.old")
+    (tmp_path / ".checkpoint.123.tmp").mkdir()
+    assert everything(PPO.load(tmp_path / "checkpoint")) == everything(agent)
+    agent.save(tmp_path / "checkpoint")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
 def test_environment_arguments_that_json_cannot_hold(tmp_path: Path) -> None:
     agent = PPO("textenvs/Copy-v0", env_kwargs={"reward": lambda completions: [0.5] * len(completions)}, **TINY)
     agent.learn(60).save(tmp_path / "checkpoint")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents import PPO
+from agents.collect import Rollout
 from agents.logger import Logger
 
 TINY = {"num_envs": 4, "width": 16, "num_heads": 2, "num_layers": 1, "epochs": 1}
@@ -22,6 +23,8 @@ KEYS = {
     "losses/approx_kl",
     "losses/clipfrac",
     "losses/explained_variance",
+    "rewards/match/mean",
+    "rewards/match/std",
 }
 
 
@@ -55,6 +58,39 @@ def test_a_log_is_continued(tmp_path: Path) -> None:
         logger.log(step, {"a": 0.5, "b": float("nan")})
         logger.close()
     assert read(tmp_path) == [{"timesteps": "1", "a": "0.5", "b": ""}, {"timesteps": "2", "a": "0.5", "b": ""}]
+
+
+def test_parts_of_a_reward_are_logged_and_come_and_go_with_the_judge(tmp_path: Path) -> None:
+    def at_first(completions: list[str]) -> list[float | None]:
+        return [float(text[0]) if text[0] > "0" else None for text in completions]
+
+    kwargs = {"length": 2, "num_symbols": 3, "reward": [(1.0, "match"), (0.0, at_first)]}
+    agent = PPO("textenvs/Copy-v0", env_kwargs=kwargs, log_dir=tmp_path, **TINY)
+    seen: list[Rollout] = []
+    collect = agent.collector.collect
+    agent.collector.collect = lambda steps: seen.append(collect(steps)) or seen[-1]  # type: ignore[method-assign]
+    agent.learn(8)
+    agent.envs.unwrapped.set_reward("prefix")
+    agent.learn(8)
+    agent._logger.log(24, agent.metrics | {"rewards/prefix/mean": 0.25})  # type: ignore[union-attr]
+
+    first, second, third = read(tmp_path)
+    assert float(first["rewards/match/mean"]) == pytest.approx(seen[0].scores.mean())
+    written = seen[0].rows[:, 2]
+    assert float(first["rewards/at_first/mean"]) == pytest.approx(written[written > 0].mean())
+    assert float(first["rewards/at_first/std"]) == pytest.approx(written[written > 0].std())
+    assert float(second["rewards/prefix/mean"]) == pytest.approx(seen[1].scores.mean())
+    assert (first["rewards/prefix/mean"], second["rewards/match/mean"], second["rewards/at_first/std"]) == ("", "", "")
+    assert (third["timesteps"], third["rewards/prefix/mean"]) == ("24", "0.25")
+    assert first["charts/episodic_return"] != ""
+
+
+def test_a_window_without_an_end_has_no_parts_and_the_next_one_has(tmp_path: Path) -> None:
+    agent = PPO("textenvs/Copy-v0", env_kwargs={"length": 2}, log_dir=tmp_path, num_steps=1, **TINY)
+    agent.learn(8)
+    first, second = read(tmp_path)
+    assert first["rewards/match/mean"] == first["charts/episodic_return"] == ""
+    assert second["rewards/match/mean"] == second["charts/episodic_return"] != ""
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:

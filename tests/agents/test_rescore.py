@@ -48,13 +48,41 @@ def test_marks_which_version_scored_each_row_and_survives_saving() -> None:
     replay = filled("match", num_steps=8, length=3, num_symbols=3)
     task = textenvs.TextEnv("Reverse", length=3, num_symbols=3).task
     count = len(replay)
-    assert replay.judged_by == ["the environment"] * count
+    assert replay.judged_by == ["match 1"] * count
+    replay.rescore([(1.0, "match"), (2.0, "prefix")], task)
+    assert replay.judged_by == ["weighted_sum 1(parts=['match 1', 'prefix 1'], weights=[1.0, 2.0])"] * count
     replay.rescore("prefix", task)
     assert replay.judged_by == ["prefix 1"] * count
     other = EpisodeReplay(40, replay.text_spec)
     other.set_state(replay.get_state())
     assert other.judged_by == replay.judged_by
     np.testing.assert_array_equal(other.scores, replay.scores)
+
+
+@pytest.mark.parametrize("mode", ["vector_entry_point", "sync", "async"])
+def test_episodes_are_marked_with_the_judge_that_scored_them(mode: str) -> None:
+    """Whether the environment's judge was changed with the buffer's or not."""
+    envs = gym.make_vec("textenvs/Copy-v0", num_envs=2, vectorization_mode=mode, length=1, num_symbols=3)
+    spec = textenvs.TextEnv("Copy", length=1, num_symbols=3).text_spec
+
+    def act(obs: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.float32)
+
+    collector, replay = Collector(envs, spec, act), EpisodeReplay(40, spec)
+    try:
+        collector.reset(seed=3)
+        replay.add(collector.collect(1))
+        textenvs.set_reward(envs, "prefix")
+        collector.reset()
+        replay.add(collector.collect(1))
+        first, second = ("the environment",) * 2 if mode == "async" else ("match 1", "prefix 1")
+        assert replay.judged_by == [first] * 2 + [second] * 2
+        replay.rescore("length", textenvs.TextEnv("Copy", length=1, num_symbols=3).task)
+        collector.reset()
+        replay.add(collector.collect(1))
+        assert replay.judged_by == ["length 1(maximum=None)"] * 4 + [second] * 2
+    finally:
+        envs.close()
 
 
 def test_a_judge_that_fails_leaves_the_scores() -> None:
@@ -72,7 +100,7 @@ def test_a_judge_that_fails_leaves_the_scores() -> None:
     with pytest.raises(textenvs.RewardError, match="gone"):
         replay.rescore(fails_later, task, batch_size=8)
     np.testing.assert_array_equal(replay.scores, before)
-    assert set(replay.judged_by) == {"the environment"}
+    assert set(replay.judged_by) == {"match 1"}
 
 
 def test_another_task_is_refused() -> None:

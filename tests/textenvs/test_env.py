@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 
-from textenvs import TextEnv
+from textenvs import TextEnv, TextVectorEnv
 
 
 def test_an_episode_by_hand():
@@ -257,6 +257,17 @@ def test_bad_options_leave_everything_as_it_was(options, message):
     assert np.array_equal(env.reset()[0], reference.reset()[0])
 
 
+@pytest.mark.parametrize("options", ["0123", 5, [1], ("prompt", "0123")])
+def test_options_that_are_no_dictionary_leave_everything_as_it_was(options):
+    for env in (TextEnv("Copy"), TextVectorEnv("Copy", num_envs=2)):
+        env.reset(seed=0)
+        before = env.get_state()
+        with pytest.raises(TypeError, match=r"Reset options are a dictionary such as {'index': 3}; got"):
+            env.reset(seed=77, options=options)
+        after = env.get_state()
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("options", [{"prompt": "0"}, {"index": 0}])
 def test_options_of_tasks_without_prompts(options):
     env = TextEnv("HiddenTarget")
@@ -297,6 +308,7 @@ BAD_ACTIONS: list[tuple[Any, str]] = [
     (2**80, "integers; got dtype object"),
     (1.0, "integers; got dtype float64"),
     (math.nan, "integers"),
+    ([1, [2]], r"An action is one token id; got \[1, \[2\]\]"),
     (True, "integers; got dtype bool"),
     (None, "integers; got dtype object"),
     ("1", "integers"),

@@ -186,6 +186,9 @@ def test_module_and_attribute_errors():
         make_reward("user_rewards:one")
     with pytest.raises(ValueError, match="neither a registered reward nor an importable module 'user_reward'"):
         make_reward("user_reward:ones")
+    for nameless in (":ones", "..user_rewards:ones"):
+        with pytest.raises(ValueError, match="neither a registered reward nor an importable module"):
+            make_reward(nameless)
     with pytest.raises(TypeError, match="finished object"):
         make_reward({"name": "user_rewards:seven", "value": 2.0})
     with pytest.raises(TypeError, match="none of the accepted forms"):
@@ -498,6 +501,14 @@ def test_a_declared_range_without_numbers():
     for model in (Nothing(), Unclear()):
         with pytest.raises(ValueError, match="holds no number"):
             TextEnv("Copy", reward=model)
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("low", "0"), ("high", None), ("low", True)])
+def test_declared_bounds_that_are_no_numbers(attribute, value):
+    model = Lengths()
+    setattr(model, attribute, value)
+    with pytest.raises(TypeError, match=f"declares {attribute}={value!r}, which is no number"):
+        Judge(model)
 
 
 def test_attributes_have_defaults():

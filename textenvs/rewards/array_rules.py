@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.rewards.inputs import whole_number
+from textenvs.rewards.inputs import version_of, whole_number
 from textenvs.rewards.registry import register_reward
 
 _LARGEST_CODE = 2**62
@@ -29,6 +29,7 @@ class Length:
         self.maximum = None if maximum is None else whole_number("length", "maximum", maximum)
         if self.maximum is not None:
             self.high = 1.0
+        self.version = version_of(maximum=self.maximum)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         if self.maximum is None:
@@ -52,6 +53,7 @@ class TargetLength:
 
     def __init__(self, target: int | str) -> None:
         self.target = whole_number("target_length", "target", target)
+        self.version = version_of(target=self.target)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         distance = np.abs(episodes.lengths - self.target)
@@ -75,6 +77,7 @@ class Repetition:
 
     def __init__(self, n: int | str = 4) -> None:
         self.n = whole_number("repetition", "n", n)
+        self.version = version_of(n=self.n)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         total, distinct = count_ngrams(episodes, self.n)
@@ -98,6 +101,7 @@ class DistinctN:
 
     def __init__(self, n: int | str = 2) -> None:
         self.n = whole_number("distinct_n", "n", n)
+        self.version = version_of(n=self.n)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         total, distinct = count_ngrams(episodes, self.n)

@@ -26,7 +26,9 @@ class RewardModel(Protocol):
     """Anything that scores finished texts.
 
     Only ``score`` is required. The other attributes have defaults when they are missing: ``name`` is the class name,
-    ``low``/``high`` are −inf/inf, ``version`` is ``"1"``, ``deterministic`` is False (nothing is assumed).
+    ``low``/``high`` are −inf/inf, ``version`` is ``"1"``, ``deterministic`` is False (nothing is assumed). Name and
+    version together stand for everything that a score depends on beside the text, arguments included: caches and replay
+    buffers tell scores apart by them.
 
     A model made of others has ``score_parts(episodes) -> Scores`` beside ``score``: its components and its gold
     score are then reported with every finished episode. A model that cannot judge every text has
@@ -64,7 +66,7 @@ class Judge:
         model: the reward model.
 
     Raises:
-        TypeError: ``model`` has no ``score`` method.
+        TypeError: ``model`` has no ``score`` method, or declares bounds that are no numbers.
         ValueError: its declared range is empty.
     """
 
@@ -73,14 +75,15 @@ class Judge:
             raise TypeError(f"A reward model needs a method score(episodes); {type(model).__name__} has none.")
         self.model = model
         self.name: str = str(getattr(model, "name", type(model).__name__))
-        self.low = float(getattr(model, "low", -np.inf))
-        self.high = float(getattr(model, "high", np.inf))
+        self.low, self.high = self._bound("low", -np.inf), self._bound("high", np.inf)
         if not self.low <= self.high:
             raise ValueError(
                 f"Reward {self.name!r} declares the range [{self.low}, {self.high}], which holds no number."
             )
         self.version = str(getattr(model, "version", "1"))
         self.deterministic = bool(getattr(model, "deterministic", False))
+        self.identity = f"{self.name} {self.version}"
+        """What tells its scores from those of another reward model, or of another version of it."""
         self.calls = 0
         self.episodes = 0
         self.seconds = 0.0
@@ -106,9 +109,7 @@ class Judge:
         if parts is None:
             total = checked_scores(self._call(self.model.score, episodes), episodes, self.name, self.low, self.high)
             return Scores(total=total, components={self.name: total})
-        scores: Scores = self._call(parts, episodes)
-        checked_scores(scores.total, episodes, self.name, self.low, self.high)
-        return scores
+        return self._checked_parts(self._call(parts, episodes), episodes)
 
     def where_it_applies(self, episodes: Episodes) -> tuple[Scores, np.ndarray]:
         """Score a batch of texts that the model need not apply to: scores, and bool [B] where there is one.
@@ -121,11 +122,47 @@ class Judge:
         partial = getattr(self.model, "score_where_it_applies", None)
         if partial is None:
             return self(episodes), np.ones(len(episodes), dtype=np.bool_)
-        answer, applies = self._call(partial, episodes)
-        checked = checked_scores(np.asarray(answer)[applies], episodes.take(applies), self.name, self.low, self.high)
+        answer = self._call(partial, episodes)
+        pair = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, None)
+        given, applies = (np.asarray(array) for array in pair)
+        if not given.shape == applies.shape == (len(episodes),) or applies.dtype != np.bool_:
+            raise RewardError(
+                f"Reward {self.name!r} must return two arrays from score_where_it_applies, scores and bool, both "
+                f"[{len(episodes)}]; got {answer!r:.200} (the first text: {describe(episodes, 0)})."
+            )
+        checked = checked_scores(given[applies], episodes.take(applies), self.name, self.low, self.high)
         total, component = np.zeros(len(episodes), np.float32), np.full(len(episodes), np.nan, np.float32)
         total[applies] = component[applies] = checked
         return Scores(total=total, components={self.name: component}), applies
+
+    def _checked_parts(self, answer: Any, episodes: Episodes) -> Scores:
+        """What ``score_parts`` gave, total, components and gold score checked."""
+        if not isinstance(answer, Scores) or not isinstance(answer.components, dict):
+            raise RewardError(
+                f"Reward {self.name!r} must return Scores from score_parts, got {answer!r:.200} "
+                f"(the first text: {describe(episodes, 0)})."
+            )
+        total = checked_scores(answer.total, episodes, self.name, self.low, self.high)
+        components = {}
+        for name, values in answer.components.items():
+            part = np.asarray(values)
+            # NaN is allowed: the part does not apply to that text.
+            if part.shape != total.shape or part.dtype.kind != "f" or np.isinf(part).any():
+                raise RewardError(
+                    f"Reward {self.name!r} must report each component as floats of shape {total.shape}, finite or NaN "
+                    f"(does not apply); {name!r} is {values!r:.200} (the first text: {describe(episodes, 0)})."
+                )
+            components[str(name)] = part.astype(np.float32, copy=False)
+        gold = answer.gold
+        if gold is not None:
+            gold = checked_scores(gold, episodes, f"{self.name} (its gold score)", -np.inf, np.inf)
+        return Scores(total, components, gold)
+
+    def _bound(self, attribute: str, default: float) -> float:
+        value = getattr(self.model, attribute, default)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"Reward {self.name!r} declares {attribute}={value!r}, which is no number.")
+        return float(value)
 
     def _call(self, method: Callable[[Episodes], Any], episodes: Episodes) -> Any:
         start = time.perf_counter()

@@ -108,7 +108,9 @@ class _Connection:
 
 def _text_keys(episodes: Episodes, judge: Judge) -> list[bytes]:
     """A digest for each text of all that its score may depend on, the reward's version included."""
-    common = repr((judge.name, judge.version, episodes.vocab.tokens, episodes.vocab.eos)).encode()
+    kind = f"{type(judge.model).__module__}.{type(judge.model).__qualname__}"
+    vocab = (episodes.vocab.tokens, episodes.vocab.eos, episodes.vocab.separator, episodes.separator)
+    common = repr((kind, judge.identity, vocab)).encode()
     start = hashlib.sha256(common)
     columns = sorted(episodes.columns)
     keys = []

@@ -14,6 +14,7 @@ import numpy as np
 
 from textenvs.episodes import Episodes
 from textenvs.rewards.base import Judge, RewardError, Scores, describe
+from textenvs.rewards.inputs import version_of
 from textenvs.rewards.registry import make_reward, register_reward
 from textenvs.rng import splitmix64
 from textenvs.spec import TextSpec
@@ -25,10 +26,11 @@ class Combined:
     cost = "its parts"
     name: str
 
-    def _set_up(self, judges: Sequence[Judge], *, deterministic: bool = True) -> None:
+    def _set_up(self, judges: Sequence[Judge], *, deterministic: bool = True, **arguments: Any) -> None:
+        """Take over the parts, and the arguments that scores depend on."""
         self.judges = tuple(judges)
         self.deterministic = deterministic and all(judge.deterministic for judge in judges)
-        self.version = "1(" + ", ".join(f"{judge.name} {judge.version}" for judge in judges) + ")"
+        self.version = version_of(parts=[judge.identity for judge in judges], **arguments)
 
     def check_spec(self, spec: TextSpec) -> None:
         """Ask every part whether it can judge the texts of an environment."""
@@ -97,7 +99,7 @@ class WeightedSum(Combined):
         if not any(self.weights):
             raise ValueError("A weighted sum needs at least one part whose weight is not 0 (0 makes a metric).")
         judges = [make_judge(spec) for _, spec in parts]
-        self._set_up(judges)
+        self._set_up(judges, weights=self.weights)
         partial = any(hasattr(judge.model, "score_where_it_applies") for judge in judges)
         bounds = []
         for weight, judge in zip(self.weights, judges, strict=True):
@@ -158,9 +160,9 @@ def _times(a: float, b: float) -> float:
 class _Wrapped(Combined):
     """A combinator around one reward."""
 
-    def _set_up_inner(self, reward: Any, low: float, high: float, *, deterministic: bool = True) -> None:
+    def _set_up_inner(self, reward: Any, low: float, high: float, **others: Any) -> None:
         self.low, self.high = low, high
-        self._set_up([make_judge(reward)] if not isinstance(reward, Judge) else [reward], deterministic=deterministic)
+        self._set_up([make_judge(reward)] if not isinstance(reward, Judge) else [reward], **others)
 
     @property
     def inner(self) -> Judge:
@@ -208,7 +210,7 @@ class LengthPenalty(_Wrapped):
             raise ValueError(f"length_penalty: max_length ({max_length}) must be greater than target ({target}).")
         judge = make_judge(reward)
         low = judge.low - self.slope if self.ramp is not None else (judge.low if self.slope == 0 else -np.inf)
-        self._set_up_inner(judge, low, judge.high)
+        self._set_up_inner(judge, low, judge.high, target=self.target, slope=self.slope, ramp=self.ramp)
 
     def score_parts(self, episodes: Episodes) -> Scores:
         scores = self.inner(episodes)
@@ -235,7 +237,7 @@ class MissingEosPenalty(_Wrapped):
         if self.penalty < 0:
             raise ValueError(f"missing_eos_penalty: penalty is taken off, so it cannot be negative; got {penalty}.")
         judge = make_judge(reward)
-        self._set_up_inner(judge, judge.low - self.penalty, judge.high)
+        self._set_up_inner(judge, judge.low - self.penalty, judge.high, penalty=self.penalty)
 
     def score_parts(self, episodes: Episodes) -> Scores:
         scores = self.inner(episodes)
@@ -256,7 +258,7 @@ class Clip(_Wrapped):
         low, high = _number("clip", "minimum", minimum), _number("clip", "maximum", maximum)
         if low >= high:
             raise ValueError(f"clip: minimum ({minimum}) must be below maximum ({maximum}).")
-        self._set_up_inner(reward, low, high)
+        self._set_up_inner(reward, low, high, minimum=low, maximum=high)
 
     def score_parts(self, episodes: Episodes) -> Scores:
         scores = self.inner(episodes)
@@ -279,7 +281,7 @@ class Affine(_Wrapped):
             raise ValueError("affine: scale 0 would give every text the same score.")
         judge = make_judge(reward)
         low, high = sorted((self.scale * judge.low + self.shift, self.scale * judge.high + self.shift))
-        self._set_up_inner(judge, low, high)
+        self._set_up_inner(judge, low, high, scale=self.scale, shift=self.shift)
 
     def score_parts(self, episodes: Episodes) -> Scores:
         scores = self.inner(episodes)
@@ -344,7 +346,7 @@ class Ensemble(Combined):
         if self.k < 0:
             raise ValueError(f"ensemble: k must not be negative, got {k}.")
         judges = [make_judge(spec) for spec in parts]
-        self._set_up(judges)
+        self._set_up(judges, how=how, k=self.k)
         count = len(judges)
         if how == "worst":
             self.low, self.high = min(judge.low for judge in judges), min(judge.high for judge in judges)
@@ -388,7 +390,14 @@ class Noise(_Wrapped):
         if not (np.isfinite(judge.low) and np.isfinite(judge.high)):
             raise ValueError(f"noise: {judge.name!r} has no finite range to flip in: [{judge.low}, {judge.high}].")
         # Deterministic as a function of text and key, but not of the text alone.
-        self._set_up_inner(judge, judge.low, judge.high, deterministic=self.probability == 0)
+        self._set_up_inner(
+            judge,
+            judge.low,
+            judge.high,
+            deterministic=self.probability == 0,
+            probability=self.probability,
+            salt=self.salt,
+        )
 
     def score_parts(self, episodes: Episodes) -> Scores:
         scores = self.inner(episodes)

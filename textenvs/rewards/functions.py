@@ -50,8 +50,9 @@ class FunctionReward:
         self.function = function
         self.messages = messages
         self.name = name or getattr(function, "__name__", type(function).__name__)
-        self.low, self.high, self.version, self.deterministic = low, high, version, deterministic
         self.arguments = arguments or {}
+        given = "".join(f", {key}={value!r}" for key, value in self.arguments.items())
+        self.low, self.high, self.version, self.deterministic = low, high, version + given, deterministic
         parameters = inspect.signature(function).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         self._takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

@@ -93,7 +93,7 @@ class HttpReward:
         self.backoff = float(backoff)
         self.headers = dict(headers or {})
         self.low, self.high = float(low), float(high)
-        self.deterministic, self.version = deterministic, version
+        self.deterministic, self.version = deterministic, f"{version}({self._shown_url})"
         # A proxy from the environment never leads to this machine itself.
         self._use_proxies = parsed.host not in _LOOPBACK
         self._client: Any = None

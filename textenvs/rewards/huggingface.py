@@ -11,7 +11,7 @@ import numpy as np
 
 from textenvs.episodes import Episodes
 from textenvs.errors import unknown_name
-from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts, whole_number
+from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts, version_of, whole_number
 from textenvs.rewards.registry import register_reward
 from textenvs.tokenizers import tokenizer_class
 
@@ -71,6 +71,7 @@ class Pretrained:
         self._check_tokenizer(loaded, str(model))
         self.model = loaded.to(device=self.device, dtype=getattr(torch, dtype)).eval()
         self.max_length = self._checked_length(max_length)
+        self.weights = _state_of(Path(source)) if is_folder else f"{model} {loaded.config._commit_hash}"
 
     def _is_folder(self, model: str | Path) -> bool:
         """Whether ``model`` is a folder (checked here) rather than a name on the hub."""
@@ -145,6 +146,12 @@ class Pretrained:
         return padded.to(self.device)
 
 
+def _state_of(folder: Path) -> str:
+    """The folder and when its weights were written: another model in the same place is another judge."""
+    files = sorted(folder.glob("*.safetensors"))
+    return f"{folder.resolve()} {max(file.stat().st_mtime_ns for file in files)}"
+
+
 @register_reward("hf_classifier")
 class HuggingFaceClassifier(Pretrained):
     """One output of a Hugging Face sequence classifier or reward model.
@@ -208,6 +215,9 @@ class HuggingFaceClassifier(Pretrained):
         config.pad_token_id = self.tokenizer.pad_token_id  # decoders find a text's last token by it
         if of == "text":
             self.tokenizer.truncation_side = "left"
+        self.version = version_of(
+            model=self.weights, label=self.label, output=self.output, of=of, max_length=self.max_length, dtype=dtype
+        )
 
     def _label_index(self, label: str | int | None, labels: dict[int, str]) -> int:
         if label is None:
@@ -290,6 +300,7 @@ class HuggingFacePerplexity(Pretrained):
         if not self.tokenizer.is_fast:
             raise ValueError(f"{self.name!r}: the tokenizer of {str(model)!r} does not say where its tokens begin.")
         self._check_causal(str(model))
+        self.version = version_of(model=self.weights, max_length=self.max_length, dtype=dtype)
 
     def _check_causal(self, shown: str) -> None:
         """A model that sees the next token (an encoder loaded as a decoder) would find every text fluent."""

@@ -15,6 +15,11 @@ READABLE = ("completion", "text")
 """What a reward model may be told to read (``of=``): the completion alone, or prompt and completion as one text."""
 
 
+def version_of(**arguments: Any) -> str:
+    """Version of a built-in reward: its number, and the arguments that its scores depend on."""
+    return "1(" + ", ".join(f"{name}={value!r}" for name, value in arguments.items()) + ")"
+
+
 def readable_texts(episodes: Episodes, of: str) -> list[str]:
     """The B texts that a reward model with this ``of=`` reads."""
     return episodes.completions if of == "completion" else episodes.texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts
+from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts, version_of
 from textenvs.rewards.registry import register_reward
 
 
@@ -26,6 +26,7 @@ class Readability:
 
     def __init__(self, of: str = "completion") -> None:
         self.of = choice("readability", "of", of, READABLE)
+        self.version = version_of(of=self.of)
         textstat = load_library("textstat.textstat", reward="readability", extra="rewards")
         self._statistics = textstat.textstatistics()
         # For "en_US", textstat downloads a pronouncing dictionary at the first score, and the score depends on whether

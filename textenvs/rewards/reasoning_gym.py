@@ -14,7 +14,7 @@ import numpy as np
 
 from textenvs.episodes import Episodes
 from textenvs.errors import unknown_name
-from textenvs.rewards.inputs import entries_of, load_library
+from textenvs.rewards.inputs import entries_of, load_library, version_of
 from textenvs.rewards.registry import register_reward
 
 _PARTS = ("question", "answer", "metadata")
@@ -66,6 +66,7 @@ class ReasoningGym:
                 f"that you can. Choose another data set, or give run_answers=True in a sandbox."
             )
         self.answer_tag = answer_tag
+        self.version = version_of(dataset=dataset, answer_tag=answer_tag, **config)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         entries = _entries(episodes)

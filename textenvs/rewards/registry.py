@@ -154,7 +154,7 @@ def _from_string(spec: str, arguments: dict[str, Any]) -> Any:
         return _from_entry(name, _entry(name), (rest,) if colon else (), arguments)
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the latter two: no name that a module can have
         raise ValueError(
             f"Reward {spec!r}: there is neither a registered reward nor an importable module {name!r} ({error}). "
             f"{unknown_name('reward', name, list_rewards())}"

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts
+from textenvs.rewards.inputs import READABLE, choice, load_library, readable_texts, version_of
 from textenvs.rewards.registry import register_reward
 
 
@@ -28,6 +28,7 @@ class LexiconSentiment:
 
     def __init__(self, of: str = "completion") -> None:
         self.of = choice("lexicon_sentiment", "of", of, READABLE)
+        self.version = version_of(of=self.of)
         vader = load_library("vaderSentiment.vaderSentiment", reward="lexicon_sentiment", extra="sentiment")
         with warnings.catch_warnings():
             # vaderSentiment reads its lexicon with codecs.open, which Python 3.14 deprecates.

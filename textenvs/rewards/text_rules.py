@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.rewards.inputs import choice, entries_of, load_library, names, text_column
+from textenvs.rewards.inputs import choice, entries_of, load_library, names, text_column, version_of
 from textenvs.rewards.registry import register_reward
 
 
@@ -34,7 +34,9 @@ class KeywordPresence:
 
     def __init__(self, words: Iterable[str], *, whole_words: bool = True, ignore_case: bool = True) -> None:
         self.ignore_case = ignore_case
-        folded = [word.casefold() if ignore_case else word for word in names("keyword_presence", "words", words)]
+        words = names("keyword_presence", "words", words)
+        self.version = version_of(words=words, whole_words=whole_words, ignore_case=ignore_case)
+        folded = [word.casefold() if ignore_case else word for word in words]
         patterns = (re.escape(word) for word in dict.fromkeys(folded))
         self._patterns = [re.compile(rf"(?<!\w){p}(?!\w)" if whole_words else p) for p in patterns]
 
@@ -71,6 +73,7 @@ class Regex:
         except re.error as error:
             raise ValueError(f"'regex': {pattern!r} is not a regular expression: {error}.") from None
         self._match = compiled.search if mode == "search" else compiled.fullmatch
+        self.version = version_of(pattern=pattern, mode=mode, ignore_case=ignore_case)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         return np.array([self._match(text) is not None for text in episodes.completions], dtype=np.float32)
@@ -91,6 +94,7 @@ class JsonValid:
 
     def __init__(self, required: Iterable[str] = ()) -> None:
         self.required = names("json_valid", "required", required, empty=True)
+        self.version = version_of(required=self.required)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         return np.array([self._is_valid(text) for text in episodes.completions], dtype=np.float32)
@@ -124,6 +128,7 @@ class ExactMatch:
     def __init__(self, column: str = "target", *, normalise: bool = False) -> None:
         self.column = column
         self.normalise = normalise
+        self.version = version_of(column=column, normalise=normalise)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         texts, wanted = episodes.completions, text_column(episodes, self.column, "exact_match")
@@ -158,6 +163,7 @@ class FuzzyMatch:
         _rapidfuzz("process")
         self.column = column
         self.normalise = normalise
+        self.version = version_of(column=column, normalise=normalise)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         texts, wanted = episodes.completions, text_column(episodes, self.column, "fuzzy_match")
@@ -194,6 +200,7 @@ class NumericAnswer:
             raise ValueError(f"'numeric_answer': tolerance must be finite and not negative, got {tolerance!r}.")
         self.column = column
         self.tolerance = float(tolerance)
+        self.version = version_of(column=column, tolerance=self.tolerance)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         if self.column not in episodes.column_names():

@@ -75,6 +75,28 @@ def test_cache_on_disk_outlives_the_process_but_not_the_version(tmp_path: Path) 
     assert pickle.loads(pickle.dumps(make_reward({**spec, "reward": later}))).size == 100_000
 
 
+def test_cache_on_disk_tells_arguments_and_kinds_apart(tmp_path: Path) -> None:
+    """One folder for several rewards: none is answered with the scores of another."""
+
+    def cached(reward: object) -> list[float]:
+        return Judge(make_reward({"name": "cache", "folder": tmp_path, "reward": reward}))(
+            make_episodes(["abc"])
+        ).total.tolist()
+
+    class OtherCounting(Counting):
+        def score(self, episodes: textenvs.Episodes) -> np.ndarray:
+            return super().score(episodes) + 1
+
+    assert cached({"name": "keyword_presence", "words": "a", "whole_words": False}) == [1.0]
+    assert cached({"name": "keyword_presence", "words": "z", "whole_words": False}) == [0.0]
+    assert cached([(1.0, "regex:a"), (1.0, "regex:z")]) == [1.0]
+    assert cached([(2.0, "regex:a"), (1.0, "regex:z")]) == [2.0]
+    assert cached({"name": "affine", "reward": "regex:a", "shift": 1.0}) == [2.0]
+    assert cached({"name": "affine", "reward": "regex:a", "shift": 2.0}) == [3.0]
+    assert cached(Counting()) == [3.0]
+    assert cached(OtherCounting()) == [4.0]
+
+
 def test_cache_keeps_components_and_gold() -> None:
     parts = [(1.0, Counting()), (0.0, {"name": "affine", "reward": Counting(), "scale": 2.0})]
     spec = {"name": "cache", "reward": {"name": "gold", "proxy": parts, "gold": Counting()}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from texts import make_episodes
 
 import textenvs
 from textenvs import Episodes, check_reward
-from textenvs.rewards import RewardError
+from textenvs.rewards import RewardError, Scores
 
 
 class Sound:
@@ -103,6 +104,27 @@ class FailsAlone(Sound):
         return super().score(episodes)
 
 
+class SoundParts(Sound):
+    """Reports what it is asked to beside a sound score."""
+
+    def __init__(self, component: Any = None, gold: Any = None) -> None:
+        self.component, self.gold = component, gold
+
+    def score_parts(self, episodes: Episodes) -> Any:
+        total = self.score(episodes)
+        components = {} if self.component is None else {"part": self.component(episodes)}
+        return Scores(total, components, None if self.gold is None else self.gold(episodes))
+
+
+class PartsAreATuple(Sound):
+    def score_parts(self, episodes: Episodes) -> Any:
+        return self.score(episodes), {}
+
+
+def row_number(episodes: Episodes) -> np.ndarray:
+    return np.arange(len(episodes), dtype=np.float32)
+
+
 class NameIsANumber(Sound):
     name = 3  # type: ignore[assignment]  # the planted fault
 
@@ -125,9 +147,16 @@ class NameIsANumber(Sound):
         (FailsOnEmpty, "an empty text: .*nothing to score"),
         (FailsAlone, "alone in its batch"),
         (NameIsANumber, "name must be a string"),
+        (PartsAreATuple, r"must return Scores from score_parts, got \(array"),
+        (lambda: SoundParts(lambda e: [1.0] * (len(e) - 1)), "each component as floats of shape .*'part' is"),
+        (lambda: SoundParts(lambda e: ["a"] * len(e)), "each component as floats"),
+        (lambda: SoundParts(lambda e: np.full(len(e), np.inf)), "each component as floats"),
+        (lambda: SoundParts(row_number), "in another order: the component 'part' of"),
+        (lambda: SoundParts(gold=lambda e: np.full(len(e), np.nan)), r"\(its gold score\)' returned nan"),
+        (lambda: SoundParts(gold=row_number), "in another order: the gold score of"),
     ],
 )
-def test_planted_faults_are_found(broken: type, message: str) -> None:
+def test_planted_faults_are_found(broken: Callable[[], Any], message: str) -> None:
     with pytest.raises(RewardError, match=f"(?s)breaks the contract.*({message})"):
         check_reward(broken())
 
@@ -136,6 +165,7 @@ def test_sound_rewards_pass() -> None:
     check_reward(Sound())
     check_reward(lambda completions: [float(len(text)) for text in completions])
     check_reward({"name": "noise", "reward": "match", "probability": 0.3})
+    check_reward(SoundParts(lambda episodes: np.full(len(episodes), np.nan), gold=Sound().score))
     check_reward("keywords", make_episodes(["ab", "c"], keywords_ids=np.array([[0], [2]])))
 
 

@@ -63,6 +63,60 @@ def test_weighted_sum_skips_parts_that_do_not_apply() -> None:
     np.testing.assert_array_equal(np.isnan(scores.components["only_b"]), [False, True])
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        np.zeros(2),
+        (np.zeros(1), np.ones(1, dtype=bool)),
+        (np.zeros(2), np.ones(2)),
+        (np.zeros(2), np.ones(2, dtype=bool), 0),
+    ],
+)
+def test_a_part_that_does_not_say_where_it_applies_is_named(answer: object) -> None:
+    class Partial(Fixed):
+        def score_where_it_applies(self, episodes: textenvs.Episodes) -> object:
+            return answer
+
+    partial = Partial("partial", 0, 1, a=0.0, b=0.0)
+    with pytest.raises(RewardError, match=r"'partial' must return two arrays from score_where_it_applies.*prompt"):
+        scores_of([(1.0, partial), (1.0, X)])
+
+
+def test_versions_name_the_arguments_that_scores_depend_on() -> None:
+    def version(spec: object) -> str:
+        return Judge(make_reward(spec)).identity
+
+    assert version("match") == "match 1"
+    assert version("length:8") == "length 1(maximum=8)"
+    assert version([(2.0, "match"), (0.5, "length:8")]) == (
+        "weighted_sum 1(parts=['match 1', 'length 1(maximum=8)'], weights=[2.0, 0.5])"
+    )
+    variants = [
+        *("match", "prefix", "length", "length:8", "length:9", "target_length:8", "distinct_n:1", "distinct_n:2"),
+        *("repetition:2", "repetition:3", "regex:a", "regex:b", {"name": "regex", "pattern": "a", "mode": "full"}),
+        *("keyword_presence:a", "keyword_presence:b", {"name": "keyword_presence", "words": "a", "whole_words": False}),
+        *("json_valid", {"name": "json_valid", "required": ["a"]}, "exact_match:a", "exact_match:b"),
+        *({"name": "exact_match", "column": "a", "normalise": True}, "fuzzy_match:a", "fuzzy_match:b"),
+        *("numeric_answer:a", {"name": "numeric_answer", "column": "a", "tolerance": 0.1}),
+        *("lexicon_sentiment", "lexicon_sentiment:text", "readability", "readability:text"),
+        *([(1.0, "match"), (1.0, "prefix")], [(1.0, "match"), (2.0, "prefix")], [(1.0, "prefix"), (1.0, "match")]),
+        *({"name": "product", "parts": ["match", "prefix"]}, {"name": "gold", "proxy": "match", "gold": "prefix"}),
+        *({"name": "length_penalty", "reward": "match", "target": 4, "slope": slope} for slope in (0.1, 0.2)),
+        *(
+            {"name": "length_penalty", "reward": "match", "target": 4, "mode": "soft_overlong", "max_length": longest}
+            for longest in (6, 8)
+        ),
+        *({"name": "missing_eos_penalty", "reward": "match", "penalty": penalty} for penalty in (1.0, 2.0)),
+        *({"name": "clip", "reward": "match", "minimum": 0.0, "maximum": maximum} for maximum in (0.5, 0.75)),
+        *({"name": "affine", "reward": "match", "scale": scale} for scale in (2.0, 3.0)),
+        *({"name": "normalise", "reward": "match", "mean": mean, "std": 1.0} for mean in (0.5, 0.75)),
+        *({"name": "ensemble", "parts": ["match", "prefix"], "how": how} for how in ("mean", "worst", "pessimistic")),
+        *({"name": "noise", "reward": "match", "probability": 0.5, "salt": salt} for salt in (0, 1)),
+    ]
+    assert len({version(spec) for spec in variants}) == len(variants)
+
+
 def test_weighted_sum_needs_a_part_that_applies() -> None:
     with pytest.raises(RewardError, match=r"None of the rewards only_b applies to .*'aaa'"):
         scores_of([(0.0, of_a), (10.0, only_b)], make_episodes(["b", "aaa"]))

@@ -89,7 +89,7 @@ def hang_up(handler: Handler) -> None:
 def trickle(start: bytes, drop: bytes) -> Behaviour:
     def send(handler: Handler) -> None:
         handler.wfile.write(start)
-        for _ in range(40):
+        for _ in range(600):
             handler.wfile.write(drop)
             handler.wfile.flush()
             time.sleep(0.05)
@@ -181,7 +181,7 @@ def test_declared_properties_and_pickle(serve: Callable[..., Server]) -> None:
     copy = pickle.loads(pickle.dumps(reward))
     assert copy.score(TEXTS).tolist() == [1, 2, 3]
     judge = Judge(copy)
-    assert (judge.low, judge.high, judge.deterministic, judge.version) == (-1, 3, True, "7")
+    assert (judge.low, judge.high, judge.deterministic, judge.version) == (-1, 3, True, f"7({reward.url})")
     with pytest.raises(RewardError, match="outside its declared range"):
         Judge(remote(reward.url, high=2))(TEXTS)
 
@@ -273,22 +273,22 @@ def test_server_down() -> None:
         remote(f"http://127.0.0.1:{port}/score").score(TEXTS)
 
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    "slow", [lambda handler: time.sleep(2), trickle(HEAD, b" "), trickle(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")]
+    "slow", [lambda handler: time.sleep(30), trickle(HEAD, b" "), trickle(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")]
 )
 def test_server_slow(serve: Callable[..., Server], slow: Behaviour) -> None:
     """The limit holds for the whole of a try, however the server dawdles."""
     start = time.monotonic()
     with pytest.raises(RewardError, match=r"no complete answer within 0.2 s \(tries: 2;"):
         remote(serve(slow).url, timeout=0.2, retries=1).score(TEXTS)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 15  # of 30 s that the servers dawdle
 
 
 def test_slow_once_then_well(serve: Callable[..., Server]) -> None:
-    server = serve(lambda handler: time.sleep(2), lengths)
+    server = serve(lambda handler: time.sleep(30), lengths)
     reward = remote(server.url, timeout=0.3)
     assert reward.score(TEXTS).tolist() == [1, 2, 3]
     assert reward.score(TEXTS).tolist() == [1, 2, 3]

@@ -192,6 +192,23 @@ def test_in_an_environment(tmp_path: Path) -> None:
     check_reward({"name": "hf_classifier", "model": folder, "label": "good", "device": "cpu"})
 
 
+def test_versions_tell_models_and_settings_apart(tmp_path: Path) -> None:
+    folder = bert(tmp_path, **LABELS)
+    settings: list[dict[str, Any]] = [
+        {"label": 0},
+        {"label": 1},
+        {"label": 0, "output": "logit"},
+        {"label": 0, "of": "text"},
+        {"label": 0, "max_length": 4},
+        {"label": 0, "dtype": "bfloat16"},
+    ]
+    versions = {make("hf_classifier", folder, **each).version for each in settings}
+    assert len(versions) == len(settings)
+    assert make("hf_classifier", folder, label="bad", batch_size=2).version in versions
+    bert(tmp_path, bias=EIGHTHS, **LABELS)  # another model in the same place
+    assert make("hf_classifier", folder, label=0).version not in versions
+
+
 def test_global_randomness_is_left_alone_and_nothing_trains(tmp_path: Path) -> None:
     folder = bert(tmp_path, num_labels=1)
     before = torch.random.get_rng_state()

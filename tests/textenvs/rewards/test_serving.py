@@ -44,7 +44,7 @@ def test_health(client: TestClient) -> None:
         "status": "ok",
         "schema_version": 1,
         "reward": "regex",
-        "reward_version": "1",
+        "reward_version": "1(pattern='ab', mode='search', ignore_case=False)",
         "low": 0.0,
         "high": 1.0,
         "deterministic": True,
