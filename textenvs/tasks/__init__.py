@@ -6,15 +6,18 @@ import inspect
 from typing import Any
 
 from textenvs.errors import unknown_name
+from textenvs.tasks.any_prompts import Prompts
 from textenvs.tasks.base import Task
 from textenvs.tasks.copying import Copy, Reverse, Sort
+from textenvs.tasks.reasoning_gym import ReasoningGym
 from textenvs.tasks.search import HiddenTarget, Keywords, PrefixLock
 from textenvs.tasks.tiny_reviews import TinyReviews
 
 __all__ = ["ENV_ARGUMENTS", "TASKS", "Task", "make_task"]
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords, TinyReviews)
+    task.name: task
+    for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords, TinyReviews, Prompts, ReasoningGym)
 }
 """Every task that has an environment id."""
 
