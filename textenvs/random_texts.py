@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from textenvs.engine import LENGTH, STOP, episodes_from_rows
-from textenvs.episodes import FINISH_REASONS, Episodes
+from textenvs.engine import episodes_from_rows
+from textenvs.episodes import Episodes
 from textenvs.rng import subkeys
 from textenvs.tasks.base import Task
 
@@ -28,7 +28,7 @@ def random_episodes(task: Task, keys: np.ndarray) -> Episodes:
         task,
         np.concatenate([prompts, completions], axis=1),
         lengths=lengths,
-        finish_reason=np.array(FINISH_REASONS, dtype=object)[np.where(ended, STOP, LENGTH)],
+        finish_reason=np.where(ended, "stop", "length").astype(object),
         key=keys,
         prompt_index=index,
     )
