@@ -26,11 +26,11 @@ ENV_ARGUMENTS = frozenset({"reward", "invalid_reward", "render_mode", "info_text
 """Arguments that both environment classes take, whatever the task."""
 
 
-def make_task(task: str | Task, env_arguments: frozenset[str] = ENV_ARGUMENTS, /, **kwargs: Any) -> Task:
-    """A task from its name and sizes; a task object is returned as it is.
+def make_task(task: str | Task | type[Task], env_arguments: frozenset[str] = ENV_ARGUMENTS, /, **kwargs: Any) -> Task:
+    """A task from its name or class and its sizes; a task object is returned as it is.
 
     Args:
-        task: name of a task, or a task object.
+        task: name of a task, a task class, or a task object.
         env_arguments: names that an error message lists beside the task's own arguments.
         kwargs: the task's arguments.
 
@@ -42,10 +42,11 @@ def make_task(task: str | Task, env_arguments: frozenset[str] = ENV_ARGUMENTS, /
         if kwargs:
             raise TypeError(f"{task.name} is a finished task object: {sorted(kwargs)} cannot be changed any more.")
         return task
-    if task not in TASKS:
+    if isinstance(task, str) and task not in TASKS:
         raise ValueError(unknown_name("task", task, TASKS))
-    known = inspect.signature(TASKS[task].__init__).parameters.keys() - {"self"}
+    task_class = TASKS[task] if isinstance(task, str) else task
+    known = inspect.signature(task_class.__init__).parameters.keys() - {"self"}
     for name in kwargs:
         if name not in known:
-            raise TypeError(unknown_name(f"argument of {task}", name, known | env_arguments))
-    return TASKS[task](**kwargs)
+            raise TypeError(unknown_name(f"argument of {task_class.name}", name, known | env_arguments))
+    return task_class(**kwargs)
