@@ -53,7 +53,7 @@ class TextEngine:
         invalid_reward: reward of an episode that ended by an illegal action; default the reward model's ``low``.
 
     Raises:
-        ValueError: N is not a positive multiple of k, or an ``invalid_reward`` is needed but not given.
+        ValueError: N is not a positive multiple of k, or a reward or an ``invalid_reward`` is needed but not given.
     """
 
     def __init__(
@@ -83,7 +83,10 @@ class TextEngine:
             has_masks=task.has_masks,
             group_size=group_size,
         )
-        self.set_reward(task.default_reward if reward is None else reward)
+        reward = task.default_reward if reward is None else reward
+        if reward is None:
+            raise ValueError(f"{task.name} has no reward of its own: give reward=, the judge of its texts.")
+        self.set_reward(reward)
         self.rows = np.full((num_envs, self.spec.row_length), task.pad_id, dtype=np.int64)
         """int64 [N, L]: prompt, what has been written, padding."""
         self.written = np.zeros(num_envs, dtype=np.int64)

@@ -29,7 +29,7 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
       text can be judged again). An invalid text has no score.
 
     Args:
-        task: name of a task, or a task object.
+        task: name of a task, a task class, or a task object.
         reward: the judge, in any form that :func:`textenvs.make_reward` takes; default the task's own.
         invalid_reward: reward of a text that an illegal action ended; default the reward model's lower bound.
         render_mode: ``"ansi"`` or None.
@@ -41,7 +41,7 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
 
     def __init__(
         self,
-        task: str | Task,
+        task: str | Task | type[Task],
         *,
         reward: Any = None,
         invalid_reward: float | None = None,

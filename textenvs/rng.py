@@ -8,6 +8,9 @@ generators"), whose output passes BigCrush for consecutive counters.
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -59,3 +62,14 @@ def _subkey_offsets(count: int) -> np.ndarray:
     offsets = splitmix64(np.arange(count, dtype=np.uint64) * GOLDEN)[None, :]
     offsets.flags.writeable = False
     return offsets
+
+
+@contextlib.contextmanager
+def global_randomness_kept() -> Iterator[None]:
+    """Around other people's code: afterwards Python's and NumPy's global generators are as they were before."""
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

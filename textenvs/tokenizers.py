@@ -1,15 +1,21 @@
-"""TokenizerVocab: a Hugging Face fast tokenizer as the vocabulary of a task."""
+"""Tokenizers: a Hugging Face fast tokenizer as the vocabulary of a task, and the built-in ones by their names."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from textenvs.vocab import Vocab
+from textenvs.vocab import ByteVocab, Vocab
+
+BUILT_IN = ("bytes", "characters", "words")
+"""Names of tokenizers that need nothing: UTF-8 bytes, and the characters or words that occur in the texts."""
+
+Messages = Sequence[Mapping[str, Any]]
+"""A chat: messages ``{"role": "user", "content": text}``."""
 
 
 class TokenizerVocab(Vocab):
@@ -84,6 +90,33 @@ class TokenizerVocab(Vocab):
             ids.pop()
         return ids
 
+    def encode_chat(self, messages: Messages) -> list[int]:
+        """Ids of a chat as its template writes it, up to where the assistant's answer begins. A last message of the
+        assistant's own is gone on with.
+
+        Raises:
+            ValueError: the tokenizer has no chat template, or its template refuses the messages.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ValueError(
+                f"{_name(self.tokenizer)} has no chat template, which makes a text of chat messages. Set one "
+                f"(tokenizer.chat_template = '…'), take the tokenizer of a chat model, or give texts as prompts."
+            )
+        goes_on = messages[-1].get("role") == "assistant"
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=not goes_on,
+                continue_final_message=goes_on,
+            )
+        except Exception as error:  # whatever the template's author raises
+            raise ValueError(
+                f"the chat template of {_name(self.tokenizer)} refuses {list(messages)!r:.200}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return self._encode(text, special=False)  # the template writes BOS itself
+
     def _encode(self, text: str, special: bool) -> list[int]:
         # verbose: whether a prompt is too long is for the task to say, which knows how much may be written after it.
         encoded = self.tokenizer(text, add_special_tokens=special, truncation=False, padding=False, verbose=False)
@@ -111,21 +144,29 @@ class TokenizerVocab(Vocab):
         return ids
 
 
-def make_vocab(tokenizer: Any, *, eos_ids: Sequence[int] = ()) -> Vocab:
+def make_vocab(tokenizer: Any, *, eos_ids: Sequence[int] = (), texts: Iterable[str] | None = None) -> Vocab:
     """A vocabulary from any of the forms of ``tokenizer=``.
 
     Args:
-        tokenizer: a ``Vocab``, a Hugging Face fast tokenizer, or the name or folder of one.
+        tokenizer: ``"bytes"``, ``"characters"`` or ``"words"`` (those of ``texts``, and EOS), a ``Vocab``, a Hugging
+            Face fast tokenizer, or the name or folder of one (a folder of such a name: ``"./words"``).
         eos_ids: further ids that end a text (Hugging Face tokenizers only).
+        texts: everything that must be writable.
 
     Raises:
         TypeError: none of these.
-        ValueError: a tokenizer that cannot be loaded, or that has no EOS.
+        ValueError: a tokenizer that cannot be loaded, or that has no EOS, or texts without a character or word.
     """
-    if isinstance(tokenizer, Vocab):
+    if isinstance(tokenizer, Vocab) or (isinstance(tokenizer, str) and tokenizer in BUILT_IN):
         if len(eos_ids):
             raise ValueError("eos_ids belong to a Hugging Face tokenizer; a Vocab is made with its own eos=.")
-        return tokenizer
+        if isinstance(tokenizer, Vocab):
+            return tokenizer
+        if tokenizer == "bytes":
+            return ByteVocab()
+        if texts is None:
+            raise ValueError(f"tokenizer={tokenizer!r} takes its tokens from texts, and there are none here.")
+        return Vocab.characters(texts) if tokenizer == "characters" else Vocab.words(texts)
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(tokenizer)
     return TokenizerVocab(tokenizer, eos_ids=eos_ids)
@@ -144,6 +185,7 @@ def load_tokenizer(name: str | Path) -> Any:
     except (OSError, ValueError) as error:
         local = Path(name).is_dir()
         where = "the folder holds none" if local else "it is no local folder, and the hub has none or cannot be reached"
+        where += f" (built in are {', '.join(BUILT_IN)})"
         reason = str(error).splitlines()[0]
         raise ValueError(f"Cannot load the tokenizer {str(name)!r}: {where}. ({reason})") from error
 

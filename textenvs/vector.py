@@ -29,7 +29,7 @@ class TextVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     masks included; ``final_obs`` is a plain array [N, L], valid where ``_final_obs``.
 
     Args:
-        task: name of a task, or a task object.
+        task: name of a task, a task class, or a task object.
         num_envs: N.
         reward, invalid_reward, render_mode, info_text, task_arguments: as for ``TextEnv``.
         group_size: k, a divisor of N: sub-environment i draws its prompts from the stream of i // k, so that
@@ -41,7 +41,7 @@ class TextVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        task: str | Task,
+        task: str | Task | type[Task],
         num_envs: int = 1,
         *,
         reward: Any = None,

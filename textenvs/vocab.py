@@ -59,6 +59,41 @@ class Vocab:
         tokens = list(characters[:count]) if count <= len(characters) else [f"w{i}" for i in range(count)]
         return cls([*tokens, "<eos>"], eos="<eos>") if eos else cls(tokens)
 
+    @classmethod
+    def characters(cls, texts: Iterable[str], *, eos: str | None = "<eos>") -> Vocab:
+        """The characters that occur in the texts, in the order of their code points. EOS is the last id.
+
+        Raises:
+            ValueError: there are none, or ``eos`` is one of them.
+        """
+        return cls._of_pieces(set().union(*texts), eos, None)
+
+    @classmethod
+    def words(cls, texts: Iterable[str], *, eos: str | None = "<eos>") -> Vocab:
+        """The words that occur in the texts, which single spaces separate; EOS is the last id. A word is whatever
+        stands between two spaces: ``"end."`` is another one than ``"end"``.
+
+        Raises:
+            ValueError: there are none, ``eos`` is one of them, or a text has spaces at its ends or two in a row: it
+                would not come back as it was.
+        """
+        pieces: set[str] = set()
+        for text in texts:
+            found = text.split(" ") if text else []
+            if "" in found:
+                raise ValueError(
+                    f"The text {text!r:.100} begins or ends with a space, or has two in a row, so that its words do "
+                    f"not give it back: clean it, ' '.join(text.split()), or choose characters or bytes as tokens."
+                )
+            pieces.update(found)
+        return cls._of_pieces(pieces, eos, " ")
+
+    @classmethod
+    def _of_pieces(cls, pieces: set[str], eos: str | None, separator: str | None) -> Vocab:
+        if eos in pieces:
+            raise ValueError(f"eos={eos!r} occurs in the texts: choose a name for EOS that does not.")
+        return cls([*sorted(pieces), *([] if eos is None else [eos])], eos=eos, separator=separator)
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -107,3 +142,36 @@ class Vocab:
         points = np.ascontiguousarray(self._codepoints[known])
         # Trailing zeros vanish in the view; a left-padded prompt has leading ones.
         return [text.replace("\0", "") for text in points.view(f"<U{ids.shape[1]}")[:, 0].tolist()]
+
+
+class ByteVocab(Vocab):
+    """The 256 bytes of UTF-8, and EOS as the last id: writes any text in any language.
+
+    Every text comes back from its bytes. The other way round not every row of bytes is a text: what is no UTF-8 is
+    decoded to the replacement character U+FFFD.
+    """
+
+    def __init__(self) -> None:
+        shown = [chr(i) if 32 <= i < 127 else f"<0x{i:02X}>" for i in range(256)]
+        self.tokens = (*shown, "<eos>")
+        self.eos = "<eos>"
+        self.eos_ids = (256,)
+        self.separator = ""
+
+    def encode(self, text: str) -> list[int]:
+        """Bytes of a text, without EOS.
+
+        Raises:
+            ValueError: the text holds half a character (a lone surrogate), which UTF-8 cannot write.
+        """
+        return list(text.encode("utf-8"))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a row of bytes. EOS and padding have none."""
+        return bytes(i for i in ids if 0 <= i < 256).decode("utf-8", errors="replace")
+
+    def decode_rows(self, ids: np.ndarray) -> list[str]:
+        """Texts of the rows of an integer array [B, T]."""
+        written = (ids >= 0) & (ids < 256)
+        texts = (row[mask].astype(np.uint8).tobytes() for row, mask in zip(ids, written, strict=True))
+        return [text.decode("utf-8", errors="replace") for text in texts]

@@ -33,6 +33,8 @@ class NoRepeats(Task):
         return index[:, None], index
 
     def prompts_at(self, index: np.ndarray) -> np.ndarray:
+        if index.size and not 0 <= index.min() <= index.max() < self.num_symbols:
+            raise ValueError(f"index must lie in 0 … {self.num_symbols - 1}.")
         return index[:, None]
 
     def columns(self, prompt_ids: np.ndarray, index: np.ndarray) -> dict[str, Any]:

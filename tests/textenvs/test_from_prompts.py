@@ -13,7 +13,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import textenvs
-from textenvs.prompts import read_prompts
+from textenvs.prompt_rows import read_prompts
 from textenvs.tasks.dataset import PromptTask, in_test_split
 
 WORDS = textenvs.Vocab(["a", "b", "c", "d", "<eos>"], eos="<eos>")
@@ -230,14 +230,20 @@ def test_shorter_prompts_than_the_length_given_are_padded() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "a"', r"line 2 is not JSON \(.*\): '{\"prompt\": \"a\"'"),
+        ('{"prompt": "a"', r"line 2: it is not JSON \(.*\): '{\"prompt\": \"a\"'"),
         ('{"text": "a", "topic": "x"}', "line 2: there is no 'prompt'; the row has text, topic"),
         ("{}", "line 2: there is no 'prompt'; the row has no columns"),
-        ('{"prompt": "a"}', r"line 2 has the columns \['prompt'\], .*line 1 has \['prompt', 'topic'\]"),
-        ('"a"', "line 2 has the columns"),
-        ("[1, 2]", r"line 2: a prompt is a text or a row .*got \[1, 2\]"),
-        ('{"prompt": 3, "topic": "x"}', "line 2: 'prompt' must be a text; got 3"),
-        ('{"prompt": [{"role": "user"}], "topic": "x"}', "line 2: .*Chat messages become a text by .*chat_template"),
+        ('{"prompt": "a"}', r"line 2: it has the columns \['prompt'\], .*line 1 has \['prompt', 'topic'\]"),
+        ('"a"', "line 2: it has the columns"),
+        ("[1, 2]", r"line 2: a prompt is a text, a chat .* or a row .*got \[1, 2\]"),
+        ('{"prompt": 3, "topic": "x"}', "line 2: 'prompt' must be a text or a chat .*; got 3"),
+        ('{"prompt": [], "topic": "x"}', r"line 2: 'prompt' must be a text or a chat .*; got \[\]"),
+        ('{"prompt": [{"role": "user"}], "topic": "x"}', "line 2: a chat message is .*; got {'role': 'user'}"),
+        ('{"prompt": "a", "completion": 3}', "line 2: 'completion' must be a text, a message .* or None; got 3"),
+        (
+            '{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}',
+            "line 2: .* one message of the assistant",
+        ),
         ('{"prompt": "", "topic": "x"}', "line 2: the prompt '' has no tokens"),
         ('{"prompt": "abx", "topic": "x"}', r"line 2: 'x' \(piece 2 of 'abx'\) is not a token"),
     ],
@@ -269,9 +275,9 @@ def test_files_and_objects_that_hold_no_prompts(tmp_path: Path) -> None:
 
 def test_data_sets_that_do_not_serve() -> None:
     datasets = pytest.importorskip("datasets")
-    with pytest.raises(ValueError, match=r"no column 'prompt'; its columns: text\. Rename one"):
+    with pytest.raises(ValueError, match=r"no column 'prompt' \(or 'messages'\); its columns: text\. Rename"):
         make(datasets.Dataset.from_dict({"text": ["a"]}))
-    with pytest.raises(ValueError, match="row 1: 'prompt' must be a text; got None"):
+    with pytest.raises(ValueError, match=r"row 1: 'prompt' must be a text or a chat .*; got None"):
         make(datasets.Dataset.from_dict({"prompt": ["a", None]}))
     with pytest.raises(TypeError, match="read as a stream"):
         make(datasets.Dataset.from_dict({"prompt": ["a"]}).to_iterable_dataset())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import json
 import multiprocessing
 import pickle
@@ -23,7 +24,8 @@ import textenvs
 from textenvs import TextEnv, TextVectorEnv
 
 ROOT = Path(__file__).resolve().parents[2]
-IDS = textenvs.list_envs()
+NEEDS = {"textenvs/ReasoningGym-v0": "reasoning_gym"}  # registered always, made where the extra is installed
+IDS = [name for name in textenvs.list_envs() if name not in NEEDS or importlib.util.find_spec(NEEDS[name])]
 EOS_IDS = ["textenvs/Copy-v0", "textenvs/Reverse-v0", "textenvs/Sort-v0"]
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((env_id, {}) for env_id in IDS),

@@ -6,10 +6,11 @@ import inspect
 from itertools import product
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from textenvs import TextVectorEnv
+from textenvs import TextEnv, TextVectorEnv, check_text_env
 from textenvs.engine import episodes_from_rows
 from textenvs.rewards import Judge, make_reward
 from textenvs.tasks import TASKS, make_task
@@ -246,6 +247,23 @@ def test_task_objects_are_taken_as_they_are():
     assert make_task(task) is task
     with pytest.raises(TypeError, match=r"finished task object: \['length'\]"):
         make_task(task, length=3)
+
+
+class Shout(TASKS["Copy"]):
+    name = "Shout"
+
+
+def test_a_task_of_ones_own_is_registered_by_its_class():
+    gym.register("mine/Shout-v0", entry_point=TextEnv, vector_entry_point=TextVectorEnv, kwargs={"task": Shout})
+    try:
+        task = gym.make("mine/Shout-v0", length=3, split="test").unwrapped.task
+        assert (type(task), task.prompt_length, task.split) == (Shout, 3, "test")
+        assert gym.make_vec("mine/Shout-v0", num_envs=2, length=2).task.prompt_length == 2
+        with pytest.raises(TypeError, match=r"Unknown argument of Shout 'lenght'\. Did you mean 'length'"):
+            gym.make("mine/Shout-v0", lenght=3)
+        check_text_env("mine/Shout-v0")
+    finally:
+        del gym.registry["mine/Shout-v0"]
 
 
 PROMPT_ERRORS = [

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import textenvs
 from textenvs.tokenizers import TokenizerVocab, make_vocab
@@ -64,6 +66,17 @@ def test_text_survives_encoding_and_decoding() -> None:
     assert words.encode("the film was good") == [3, 4, 5, 6]
     assert words.decode([3, 4, 5, 6]) == "the film was good"
     assert words.encode("the book") == [3, 0]
+
+
+BYTE_LEVEL = TokenizerVocab(byte_tokenizer())
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(lambda text: "<|" not in text))
+def test_every_text_comes_back_from_a_byte_level_tokenizer(text: str) -> None:
+    ids = BYTE_LEVEL.encode(text)
+    assert BYTE_LEVEL.decode([*ids, *BYTE_LEVEL.eos_ids, len(BYTE_LEVEL)]) == text
+    assert BYTE_LEVEL.encode(BYTE_LEVEL.decode(ids)) == ids
+    assert BYTE_LEVEL.decode_rows(np.array([[len(BYTE_LEVEL), *ids]])) == [text]
 
 
 def test_prompts_begin_as_the_model_expects_and_never_end() -> None:
@@ -142,8 +155,13 @@ def test_a_tokenizer_of_ones_own_comes_back_as_it_was_saved_whatever_model_stand
 def test_vocabularies_by_object_and_by_folder(tmp_path: Path) -> None:
     symbols = textenvs.Vocab.symbols(4, eos=True)
     assert make_vocab(symbols) is symbols
-    with pytest.raises(ValueError, match="eos_ids belong to a Hugging Face tokenizer"):
-        make_vocab(symbols, eos_ids=[1])
+    for plain in (symbols, "bytes"):
+        with pytest.raises(ValueError, match="eos_ids belong to a Hugging Face tokenizer"):
+            make_vocab(plain, eos_ids=[1])
+    assert make_vocab("bytes") == textenvs.vocab.ByteVocab()
+    assert make_vocab("characters", texts=["ba"]) == textenvs.Vocab(["a", "b", "<eos>"], eos="<eos>")
+    with pytest.raises(ValueError, match="'words' takes its tokens from texts"):
+        make_vocab("words")
     tokenizer = word_tokenizer(eos_token="</s>")
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     assert make_vocab(tmp_path / "tokenizer") == TokenizerVocab(tokenizer)

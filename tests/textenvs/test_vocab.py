@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textenvs import Vocab
+from textenvs.vocab import ByteVocab
 
 
 def test_characters():
@@ -126,3 +127,71 @@ def test_equality_and_copies():
         assert same == vocab
         assert same.decode_rows(np.array([[0, 1]])) == ["ab"]
     assert repr(Vocab.symbols(9)) == "Vocab(9 tokens: '0', '1', '2', '3', …; eos=None)"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" "), min_size=1), max_size=6)
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4))
+def test_every_text_comes_back_from_its_characters_and_bytes(texts):
+    vocabs = [ByteVocab()]
+    if any(texts):
+        vocabs.append(Vocab.characters(texts))
+    for vocab in vocabs:
+        for text in texts:
+            ids = vocab.encode(text)
+            assert all(0 <= i < len(vocab) - 1 for i in ids)  # EOS is last
+            assert vocab.decode(ids) == text
+            assert vocab.encode(vocab.decode([len(vocab), *ids, *vocab.eos_ids])) == ids
+            assert vocab.decode_rows(np.array([[*ids, len(vocab)]])) == [text]
+
+
+@given(texts=st.lists(WORDS.map(" ".join), min_size=1, max_size=4).filter(any))
+def test_every_text_comes_back_from_its_words(texts):
+    vocab = Vocab.words(texts)
+    assert vocab.eos_ids == (len(vocab) - 1,)
+    for text in texts:
+        assert vocab.decode(vocab.encode(text)) == text
+    rows = np.arange(2 * len(vocab)).reshape(2, -1) % len(vocab)
+    for text, row in zip(vocab.decode_rows(rows), rows.tolist(), strict=True):
+        assert vocab.encode(text) == [i for i in row if i not in vocab.eos_ids]
+
+
+@given(ids=st.lists(st.integers(-1, 258), max_size=8))
+def test_any_bytes_decode_to_some_text(ids):
+    vocab = ByteVocab()
+    text = vocab.decode(ids)
+    assert vocab.decode_rows(np.array([ids], dtype=np.int64)) == [text]
+    assert vocab.decode(vocab.encode(text)) == text
+    if "\ufffd" not in text:
+        assert vocab.encode(text) == [i for i in ids if 0 <= i < 256]
+
+
+def test_bytes():
+    vocab = ByteVocab()
+    assert (len(vocab), vocab.eos_ids, vocab.tokens[10], vocab.tokens[65]) == (257, (256,), "<0x0A>", "A")
+    assert vocab.encode("né") == [110, 195, 169]
+    assert vocab.decode([110, 195, 256]) == "n\ufffd"  # half a character
+    assert vocab == ByteVocab()
+    assert vocab != Vocab.symbols(257)
+    assert pickle.loads(pickle.dumps(vocab)).decode([72, 105]) == "Hi"
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        vocab.encode("\ud800")
+
+
+def test_characters_and_words_of_texts():
+    assert Vocab.characters(["ba", "cab", ""]).tokens == ("a", "b", "c", "<eos>")
+    assert Vocab.characters(["ba"], eos=None).tokens == ("a", "b")
+    words = Vocab.words(["b a", "a", ""])
+    assert (words.tokens, words.separator) == (("a", "b", "<eos>"), " ")
+    for text in ("a  b", " a", "a "):
+        with pytest.raises(ValueError, match="begins or ends with a space, or has two in a row"):
+            Vocab.words([text])
+    with pytest.raises(ValueError, match="'<eos>' occurs in the texts"):
+        Vocab.words(["a <eos>"])
+    with pytest.raises(ValueError, match="'a' occurs in the texts"):
+        Vocab.characters(["a"], eos="a")
+    for empty in ([], [""]):
+        with pytest.raises(ValueError, match="at least one token"):
+            Vocab.words(empty, eos=None)

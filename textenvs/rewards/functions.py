@@ -29,7 +29,7 @@ class FunctionReward:
         version, deterministic: as in the reward contract.
         arguments: fixed keyword arguments, passed on at every call.
         messages: give prompts and completions as chat messages ``[{"role": …, "content": text}]`` instead of
-            strings, for functions written for TRL's conversational data sets.
+            strings, for functions written for TRL's conversational data sets. Prompts that are chats come as they are.
 
     Raises:
         TypeError: ``arguments`` has names that the function does not take.
@@ -109,7 +109,7 @@ class FunctionReward:
 
     def _argument(self, episodes: Episodes, name: str) -> Any:
         if name == "prompts":
-            return self._texts("user", episodes.prompts)
+            return self._prompts(episodes)
         if name == "completions":
             return self._texts("assistant", episodes.completions)
         if name == "completion_ids":
@@ -122,6 +122,14 @@ class FunctionReward:
             return column.tolist() if isinstance(column, np.ndarray) else list(column)
         pad_id = episodes.pad_id
         return [[i for i in row if i != pad_id] for row in np.asarray(column).tolist()]
+
+    def _prompts(self, episodes: Episodes) -> list[Any]:
+        texts = self._texts("user", episodes.prompts)
+        if not self.messages or "prompt_messages" not in episodes.columns:
+            return texts
+        # A prompt that was a chat comes as it was; one that the data set does not know, as a text.
+        chats = episodes.columns["prompt_messages"]
+        return [text if chat is None else list(chat) for text, chat in zip(texts, chats, strict=True)]
 
     def _texts(self, role: str, texts: list[str]) -> list[Any]:
         if self.messages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.errors import unknown_name
-from textenvs.rewards.inputs import entries_of, load_library, version_of
+from textenvs.reasoning_gym_library import library, open_dataset
+from textenvs.rewards.inputs import entries_of, version_of
 from textenvs.rewards.registry import register_reward
 
+_USER = "Reward 'reasoning_gym'"
 _PARTS = ("question", "answer", "metadata")
 _RUNS_TEXT = re.compile(r"\b(eval|exec|parse_expr|sympify)\((?!entry\b|metadata\b)")
 
@@ -50,16 +50,7 @@ class ReasoningGym:
     def __init__(
         self, dataset: str, *, answer_tag: str | None = None, run_answers: bool = False, **config: Any
     ) -> None:
-        state = random.getstate()
-        try:  # importing reasoning-gym draws from the global generator
-            factory = _library("factory")
-            if dataset not in factory.DATASETS:
-                raise ValueError(f"'reasoning_gym': {unknown_name('data set', dataset, factory.DATASETS)}")
-            self._dataset = factory.create_dataset(dataset, **config)
-        except (AssertionError, TypeError) as error:
-            raise ValueError(f"'reasoning_gym': the data set {dataset!r} does not take {config!r}: {error}") from error
-        finally:
-            random.setstate(state)
+        self._dataset = open_dataset(dataset, config, _USER)
         if not run_answers and _RUNS_TEXT.search(inspect.getsource(type(self._dataset).score_answer)):
             raise ValueError(
                 f"'reasoning_gym': the scorer of {dataset!r} runs the text as Python, so a model could do anything "
@@ -76,12 +67,8 @@ class ReasoningGym:
     def _score(self, text: str, entry: dict[str, Any]) -> float:
         answer: str | None = text.strip()
         if self.answer_tag is not None:
-            answer = _library("utils").extract_answer(text, tag_name=self.answer_tag)
+            answer = library("utils", _USER).extract_answer(text, tag_name=self.answer_tag)
         return self._dataset.score_answer(answer, entry)
-
-
-def _library(module: str) -> Any:
-    return load_library(f"reasoning_gym.{module}", reward="reasoning_gym", extra="reasoning-gym")
 
 
 def _entries(episodes: Episodes) -> list[dict[str, Any]]:

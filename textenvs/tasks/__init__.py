@@ -6,15 +6,18 @@ import inspect
 from typing import Any
 
 from textenvs.errors import unknown_name
+from textenvs.tasks.any_prompts import Prompts
 from textenvs.tasks.base import Task
 from textenvs.tasks.copying import Copy, Reverse, Sort
+from textenvs.tasks.reasoning_gym import ReasoningGym
 from textenvs.tasks.search import HiddenTarget, Keywords, PrefixLock
 from textenvs.tasks.tiny_reviews import TinyReviews
 
 __all__ = ["ENV_ARGUMENTS", "TASKS", "Task", "make_task"]
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords, TinyReviews)
+    task.name: task
+    for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords, TinyReviews, Prompts, ReasoningGym)
 }
 """Every task that has an environment id."""
 
@@ -23,11 +26,11 @@ ENV_ARGUMENTS = frozenset({"reward", "invalid_reward", "render_mode", "info_text
 """Arguments that both environment classes take, whatever the task."""
 
 
-def make_task(task: str | Task, env_arguments: frozenset[str] = ENV_ARGUMENTS, /, **kwargs: Any) -> Task:
-    """A task from its name and sizes; a task object is returned as it is.
+def make_task(task: str | Task | type[Task], env_arguments: frozenset[str] = ENV_ARGUMENTS, /, **kwargs: Any) -> Task:
+    """A task from its name or class and its sizes; a task object is returned as it is.
 
     Args:
-        task: name of a task, or a task object.
+        task: name of a task, a task class, or a task object.
         env_arguments: names that an error message lists beside the task's own arguments.
         kwargs: the task's arguments.
 
@@ -39,10 +42,11 @@ def make_task(task: str | Task, env_arguments: frozenset[str] = ENV_ARGUMENTS, /
         if kwargs:
             raise TypeError(f"{task.name} is a finished task object: {sorted(kwargs)} cannot be changed any more.")
         return task
-    if task not in TASKS:
+    if isinstance(task, str) and task not in TASKS:
         raise ValueError(unknown_name("task", task, TASKS))
-    known = inspect.signature(TASKS[task].__init__).parameters.keys() - {"self"}
+    task_class = TASKS[task] if isinstance(task, str) else task
+    known = inspect.signature(task_class.__init__).parameters.keys() - {"self"}
     for name in kwargs:
         if name not in known:
-            raise TypeError(unknown_name(f"argument of {task}", name, known | env_arguments))
-    return TASKS[task](**kwargs)
+            raise TypeError(unknown_name(f"argument of {task_class.name}", name, known | env_arguments))
+    return task_class(**kwargs)

@@ -1,4 +1,4 @@
-"""Checks that authors of plug-ins run on their own work. A fault is reported in words, all of them at once."""
+"""check_reward: what the author of a reward model runs."""
 
 from __future__ import annotations
 
