@@ -19,7 +19,7 @@ from agents.lm.models import max_positions
 from agents.lm.sft import Corpus, encode_rows
 from agents.rlhf.settings import RLHFError, Sources
 from textenvs import Episodes
-from textenvs.prompts import read_prompts
+from textenvs.prompt_rows import read_prompts
 from textenvs.rewards.base import Judge
 from textenvs.tiny_reviews import load_grammar
 from textenvs.tokenizers import load_tokenizer, word_tokenizer
