@@ -79,7 +79,7 @@ def cut_off(num_envs: int) -> PPO:
     """Texts that a time limit cuts off, so that what comes after them is asked for."""
     task = prompt_envs(1).task
     envs = SyncVectorEnv(
-        [lambda: TimeLimit(textenvs.TextEnv(task), max_episode_steps=5)] * num_envs,
+        [lambda: TimeLimit(textenvs.TextEnv(task, reward=digits), max_episode_steps=5)] * num_envs,
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
     return gpt2(num_envs, envs=envs)

@@ -203,7 +203,8 @@ def test_values_seen_while_playing_are_those_of_the_finished_texts(
 def test_texts_that_were_cut_off_are_bootstrapped(make_model: Any) -> None:
     task = make_envs().task
     envs = SyncVectorEnv(
-        [lambda: TimeLimit(textenvs.TextEnv(task), max_episode_steps=3)] * 4, autoreset_mode=AutoresetMode.SAME_STEP
+        [lambda: TimeLimit(textenvs.TextEnv(task, reward=ones), max_episode_steps=3)] * 4,
+        autoreset_mode=AutoresetMode.SAME_STEP,
     )
     policy = LMActorCritic(make_model("gpt2"))
     torch.nn.init.normal_(policy.value_head.weight)

@@ -166,7 +166,7 @@ def test_what_does_not_fit(policy: LMActorCritic) -> None:
 
 def test_environments_one_by_one(policy: LMActorCritic) -> None:
     task = make_envs(1).task
-    envs = SyncVectorEnv([lambda: textenvs.TextEnv(task)] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = SyncVectorEnv([lambda: textenvs.TextEnv(task, reward=ones)] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
     native = sample_answers(policy, make_envs(3), 7, seed=4)
     one_by_one = sample_answers(policy, envs, 7, seed=4)
     np.testing.assert_array_equal(one_by_one.rows, native.rows)

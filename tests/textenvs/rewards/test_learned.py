@@ -107,7 +107,10 @@ def test_versions_differ_by_weights_and_statistics(tmp_path: Path) -> None:
     assert one == same != other
     write_header(tmp_path / "same", Normalisation(0.5, 2.1))
     assert learned(tmp_path / "same").version != one
-    assert Judge(make_reward({"name": "cache", "reward": learned(tmp_path / "one")})).version == f"1(learned {one})"
+    assert (
+        Judge(make_reward({"name": "cache", "reward": learned(tmp_path / "one")})).version
+        == f"1(parts=['learned {one}'])"
+    )
 
 
 def test_more_tokens_in_the_tokenizer_do_no_harm(tmp_path: Path) -> None:
