@@ -32,7 +32,9 @@ ARCHITECTURES = ["gpt2", "llama", "qwen2"]
 
 def make_tokenizer(tokens: tuple[str, ...] = VOCAB.tokens, **special: str) -> Any:
     """One token for each character, with the ids of the vocabulary."""
-    level = tokenizers.models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=tokens[0])
+    level = tokenizers.models.WordLevel(
+        {token: i for i, token in enumerate(tokens)}, unk_token=special.get("unk_token")
+    )
     backend = tokenizers.Tokenizer(level)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
     backend.decoder = tokenizers.decoders.Fuse()
@@ -177,6 +179,15 @@ def test_what_it_reads(make_reward_model: Any) -> None:
         model.rows_of(textenvs.Episodes.from_texts(["1"], ["2"]))
     with pytest.raises(ValueError, match=r"'123' and one of its answers have 44 tokens; the model reads at most 32"):
         model.encode(Ranking("123", ("4" * 40, "5"), (1, 2)))
+
+
+def test_words_that_the_tokenizer_does_not_know(make_model: Any) -> None:
+    ranking = Ranking("12", ("3", "4a"), (1, 2))
+    strict, unknown = make_tokenizer(), make_tokenizer((*VOCAB.tokens, "<unk>"), unk_token="<unk>")
+    with pytest.raises(ValueError, match="cannot encode '4a'"):
+        RewardModel.from_causal_lm(make_model("gpt2"), strict).encode(ranking)
+    with pytest.raises(ValueError, match=r"no tokens for something in '12 \| 4a'"):
+        RewardModel.from_causal_lm(make_model("gpt2"), unknown).encode(ranking)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
