@@ -256,6 +256,14 @@ def test_every_parameter_learns_without_dropout_and_one_seed_repeats(kind: str, 
     assert not any(torch.equal(a, b) for a, b in zip(fresh, one, strict=True))
 
 
+def test_bf16_keeps_its_weights_in_float32(make_reward_model: Any) -> None:
+    rankings, config = make_rankings(60), RewardModelConfig(learning_rate=1e-2, epochs=2, bf16=True)
+    model = make_reward_model()
+    result = train_reward_model(model, rankings, config, held_out=make_rankings(30, seed=1))
+    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
+    assert result.accuracy > 0.7
+
+
 def test_the_learning_rate_rises_and_falls(make_reward_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
     step = torch.optim.AdamW.step
