@@ -80,7 +80,11 @@ class TokenizerVocab(Vocab):
         return hash((self.tokens, self.eos_ids))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens; what is not known becomes the unknown token, if there is one."""
+        """Ids of a text, without special tokens; what is not known becomes the unknown token, if there is one.
+
+        Raises:
+            ValueError: the tokenizer cannot encode it.
+        """
         return self._encode(text, special=False)
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -119,7 +123,11 @@ class TokenizerVocab(Vocab):
 
     def _encode(self, text: str, special: bool) -> list[int]:
         # verbose: whether a prompt is too long is for the task to say, which knows how much may be written after it.
-        encoded = self.tokenizer(text, add_special_tokens=special, truncation=False, padding=False, verbose=False)
+        options = {"add_special_tokens": special, "truncation": False, "padding": False, "verbose": False}
+        try:
+            encoded = self.tokenizer(text, **options)
+        except Exception as error:  # its library has no class of its own for what it cannot encode
+            raise ValueError(f"{_name(self.tokenizer)} cannot encode {text!r:.200}: {error}") from error
         return [int(i) for i in encoded["input_ids"]]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -135,13 +135,19 @@ class RewardModel:
         """The K texts of a ranking as it reads them.
 
         Raises:
-            ValueError: a text that is longer than the model's context.
+            ValueError: a text that is longer than the model's context, or has words that the tokenizer does not know.
         """
         prompt = self.vocab.encode_prompt(ranking.prompt)
         rows = []
         for i, answer in enumerate(ranking.answers):
             finished = ranking.finished is None or ranking.finished[i]
-            row = [*prompt, *self.vocab.encode(answer), *(self.vocab.eos_ids[:1] if finished else ())]
+            row = [*prompt, *self.vocab.encode(answer)]
+            if self.tokenizer.unk_token_id in row:
+                raise ValueError(
+                    f"The tokenizer has no tokens for something in {f'{ranking.prompt} | {answer}'!r:.200}: the reward "
+                    f"model would not read what was ranked."
+                )
+            row += self.vocab.eos_ids[:1] if finished else ()
             rows.append(row or [self.vocab.eos_ids[0]])
         longest, limit = max(map(len, rows)), max_positions(self.model.config)
         if longest > limit:

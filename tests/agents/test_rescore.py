@@ -107,3 +107,19 @@ def test_another_task_is_refused() -> None:
     replay = filled("match", length=3, num_symbols=3)
     with pytest.raises(ValueError, match="not written for Reverse of these sizes"):
         replay.rescore("match", textenvs.TextEnv("Reverse", length=4, num_symbols=3).task)
+
+
+def test_a_judge_of_other_texts_is_refused() -> None:
+    replay = filled("match", length=3, num_symbols=3)
+    before = replay.scores
+
+    class Elsewhere:
+        def score(self, episodes: textenvs.Episodes) -> np.ndarray:
+            return np.zeros(len(episodes), dtype=np.float32)
+
+        def check_spec(self, spec: Any) -> None:
+            raise ValueError(f"I know nothing of {spec.num_tokens} tokens")
+
+    with pytest.raises(ValueError, match="I know nothing of 3 tokens"):
+        replay.rescore(Elsewhere(), textenvs.TextEnv("Reverse", length=3, num_symbols=3).task)
+    np.testing.assert_array_equal(replay.scores, before)

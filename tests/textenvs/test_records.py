@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import textenvs
 from textenvs import BestTexts, EpisodeLog, TextEnv, TextVectorEnv
@@ -139,6 +139,23 @@ def test_every_autoreset_mode_and_every_kind_of_vector_environment_counts_alike(
     written = sum(int((text[3:] != 4).sum()) for text in texts)
     # Up to three texts were in flight; in NEXT_STEP mode a step that resets writes nothing.
     assert 0 <= last.steps - written <= 3 * 4
+
+
+def test_environments_in_processes_of_their_own_count_alike() -> None:
+    logs = []
+    for kind, arguments in (
+        (SyncVectorEnv, {}),
+        (AsyncVectorEnv, {"context": "forkserver"}),
+    ):  # threads do not fork well
+        envs = kind(
+            [functools.partial(TextEnv, "Sort", **SIZES)] * 2, autoreset_mode=AutoresetMode.SAME_STEP, **arguments
+        )
+        log = vector.EpisodeLog(vector.BestTexts(envs, k=4))
+        play_vector(log, 60)
+        log.close()
+        logs.append(log)
+    assert repr(logs[0].rows) == repr(logs[1].rows)
+    assert logs[0].env.best == logs[1].env.best != []  # type: ignore[attr-defined]
 
 
 def test_returns_are_those_of_the_environment_below_and_scores_the_judges() -> None:

@@ -28,7 +28,8 @@ class EpisodeLog(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.Record
 
     Args:
         env: a text environment, or any other (scores are then missing).
-        path: a CSV file that does not exist yet; None: the rows are kept in ``rows`` only.
+        path: a CSV file that does not exist yet (a run that is resumed goes on in another one); None: the rows are kept
+            in ``rows`` only.
 
     Raises:
         FileExistsError: ``path`` exists.

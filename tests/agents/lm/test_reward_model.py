@@ -32,7 +32,9 @@ ARCHITECTURES = ["gpt2", "llama", "qwen2"]
 
 def make_tokenizer(tokens: tuple[str, ...] = VOCAB.tokens, **special: str) -> Any:
     """One token for each character, with the ids of the vocabulary."""
-    level = tokenizers.models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=tokens[0])
+    level = tokenizers.models.WordLevel(
+        {token: i for i, token in enumerate(tokens)}, unk_token=special.get("unk_token")
+    )
     backend = tokenizers.Tokenizer(level)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
     backend.decoder = tokenizers.decoders.Fuse()
@@ -179,6 +181,15 @@ def test_what_it_reads(make_reward_model: Any) -> None:
         model.encode(Ranking("123", ("4" * 40, "5"), (1, 2)))
 
 
+def test_words_that_the_tokenizer_does_not_know(make_model: Any) -> None:
+    ranking = Ranking("12", ("3", "4a"), (1, 2))
+    strict, unknown = make_tokenizer(), make_tokenizer((*VOCAB.tokens, "<unk>"), unk_token="<unk>")
+    with pytest.raises(ValueError, match="cannot encode '4a'"):
+        RewardModel.from_causal_lm(make_model("gpt2"), strict).encode(ranking)
+    with pytest.raises(ValueError, match=r"no tokens for something in '12 \| 4a'"):
+        RewardModel.from_causal_lm(make_model("gpt2"), unknown).encode(ranking)
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +254,14 @@ def test_every_parameter_learns_without_dropout_and_one_seed_repeats(kind: str, 
     assert all(torch.equal(a, b) for a, b in zip(one, with_dropout, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(fresh, one, strict=True))
+
+
+def test_bf16_keeps_its_weights_in_float32(make_reward_model: Any) -> None:
+    rankings, config = make_rankings(60), RewardModelConfig(learning_rate=1e-2, epochs=2, bf16=True)
+    model = make_reward_model()
+    result = train_reward_model(model, rankings, config, held_out=make_rankings(30, seed=1))
+    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
+    assert result.accuracy > 0.7
 
 
 def test_the_learning_rate_rises_and_falls(make_reward_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,3 +78,39 @@ def test_a_wrong_spec_leaves_the_old_judge() -> None:
 def test_an_environment_without_a_judge_is_refused() -> None:
     with pytest.raises(TypeError, match="no text environment inside"):
         textenvs.set_reward(gym.make("CartPole-v1"), one)
+
+
+class OfFourDigits:
+    """A judge of texts over four digits alone."""
+
+    name, low, high = "of_four", 0.0, 1.0
+
+    def score(self, episodes: textenvs.Episodes) -> np.ndarray:
+        return np.ones(len(episodes), dtype=np.float32)
+
+    def check_spec(self, spec: textenvs.spec.TextSpec) -> None:
+        if len(spec.vocab) != 4:
+            raise ValueError(f"of_four judges four digits, not {len(spec.vocab)}")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda reward: reward,
+        lambda reward: [(0.5, one), (0.0, reward)],
+        lambda reward: {"name": "cache", "reward": {"name": "gold", "proxy": reward, "gold": reward}},
+    ],
+)
+def test_a_judge_says_what_it_cannot_judge_before_anything_is_written(wrap: Any) -> None:
+    judge = OfFourDigits()
+    judge.deterministic = True  # type: ignore[attr-defined]
+    sizes = {"length": 2, "num_symbols": 4}
+    gym.make("textenvs/Copy-v0", **sizes, reward=wrap(judge))
+    with pytest.raises(ValueError, match="of_four judges four digits, not 3"):
+        gym.make("textenvs/Copy-v0", **{**SIZES, "reward": wrap(judge)})
+    envs: Any = DummyVecEnv([lambda: gym.make("textenvs/Copy-v0", **SIZES)])
+    with pytest.raises(ValueError, match="not 3"):
+        textenvs.set_reward(envs, wrap(judge))
+    envs.reset()
+    envs.step(np.zeros(1, dtype=np.int64))
+    assert envs.step(np.zeros(1, dtype=np.int64))[1].tolist() == [1.0]  # the judge of before
