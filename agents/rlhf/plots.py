@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agents.benchmark.plots import COLOURS, DASHES, MARKERS, STYLE
 from agents.rlhf.results import Results
@@ -65,6 +66,8 @@ def _draw_panel(axes: Axes, results: Results, name: str) -> None:
         _draw_run(axes, results, run, name, index)
     axes.set_title(PANELS[name], loc="left")
     axes.set_xlabel("episodes")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_run(axes: Axes, results: Results, run: str, name: str, index: int) -> None:
