@@ -23,6 +23,7 @@ import torch
 from agents import distributed
 from agents.lm.actor_critic import LMActorCritic
 from agents.lm.loading import load_model
+from agents.lm.models import find_causal_lm
 from agents.lm.preferences import best_accuracy, load_rankings, make_rankings, rank_answers, save_rankings
 from agents.lm.reward_model import RewardModel, RewardModelConfig, pair_accuracy, train_reward_model
 from agents.lm.sampling import sample_answers
@@ -31,7 +32,7 @@ from agents.ppo import PPO
 from agents.rlhf.evaluation import as_json, measure, shown_samples, write_texts
 from agents.rlhf.metering import GoldMeter
 from agents.rlhf.settings import RLHFError, Settings
-from agents.rlhf.worlds import PromptWorld, TinyReviewsWorld, World, make_world
+from agents.rlhf.worlds import TinyReviewsWorld, World, make_world
 from textenvs.tokenizers import load_tokenizer
 
 SEED_STRIDE = 1_000
@@ -251,11 +252,9 @@ def train_judge(job: Job, small: bool = False) -> None:
 def optimise(job: Job, kl_coef: float) -> None:
     """PPO: actor and critic are trained, reward model and reference are frozen."""
     setting, world = job.settings.ppo, job.world
-    judge, critic = job.folder / "reward-model" / "model", setting.critic
-    paid = f"learned:{judge}" if isinstance(world, TinyReviewsWorld) else world.paid  # type: ignore[attr-defined]
+    paid = world.paid_reward(job.folder)
     reward = paid if world.gold_reward is None else {"name": "gold", "proxy": paid, "gold": world.gold_reward}
-    if critic == "reward":
-        critic = str(judge) if isinstance(world, TinyReviewsWorld) else "copy"
+    critic = job.folder / "reward-model" / "model" if setting.critic == "reward" else setting.critic
     policy = job.policy(job.base_model, critic=critic)
     reference = job.policy(job.base_model).frozen_copy()
     processes = distributed.world_size()
@@ -325,9 +324,8 @@ def _read_history(path: Path) -> list[dict[str, float]]:
 def evaluate(job: Job) -> None:
     """Every model on the same held-out prompts, at temperature 1."""
     settings, world = job.settings, job.world
-    tiny = isinstance(world, TinyReviewsWorld)
     models: dict[str, str | Path] = {}
-    if tiny:
+    if settings.sources.is_tiny:
         models["pretrained"] = job.folder / "pretraining" / "model"
     elif (job.folder / "sft").is_dir():
         models["pretrained"] = str(settings.sources.model)
@@ -337,7 +335,7 @@ def evaluate(job: Job) -> None:
         models[ppo_name(kl_coef)] = job.folder / ppo_name(kl_coef) / "model"
     reference = job.policy(job.base_model)
     pretrained = job.policy(models["pretrained"])
-    judge = f"learned:{job.folder / 'reward-model' / 'model'}" if tiny else world.paid  # type: ignore[attr-defined]
+    judge = world.paid_reward(job.folder)
     results: dict[str, Any] = {}
     for number, (name, folder) in enumerate(models.items()):
         policy = job.policy(folder)
@@ -360,8 +358,7 @@ def make_optimum(world: TinyReviewsWorld) -> float:
 
 def describe_model(policy: LMActorCritic) -> dict[str, Any]:
     """Architecture and size, as the report shows them."""
-    trunk = policy._trunk
-    config = trunk.config.get_text_config()
+    config = find_causal_lm(policy.model).config.get_text_config()
     return {
         "architecture": type(policy.model).__name__,
         "layers": config.num_hidden_layers,
@@ -381,6 +378,3 @@ def thinned(values: list[float], count: int = 200) -> list[list[float]]:
     """(step, mean since the last point) at about ``count`` points."""
     edges = np.unique(np.linspace(0, len(values), min(count, len(values)) + 1).astype(int))
     return [[int(end), round(float(np.mean(values[start:end])), 5)] for start, end in itertools.pairwise(edges)]
-
-
-__all__ = ["Job", "PromptWorld", "Stage", "make_stages", "ppo_name"]

@@ -41,6 +41,10 @@ class World(Protocol):
         """Texts to fine-tune on."""
         ...
 
+    def paid_reward(self, folder: Path) -> Any:
+        """The spec of the judge that PPO is paid by, in the pipeline in ``folder``."""
+        ...
+
     @property
     def gold_reward(self) -> Any:
         """The spec of the judge that is meant; None where only the one that is paid is known."""
@@ -81,6 +85,9 @@ class TinyReviewsWorld:
             group_size=group_size,
             reward=self.gold_reward if reward is None else reward,
         )
+
+    def paid_reward(self, folder: Path) -> Any:
+        return f"learned:{folder / 'reward-model' / 'model'}"
 
     def corpus(self, count: int, seed: int) -> Corpus:
         """Reviews to pretrain on, of all kinds and sentiments."""
@@ -136,7 +143,7 @@ class PromptWorld:
         envs = textenvs.from_prompts(
             self._prompts,
             self.tokenizer,
-            reward=self.paid if reward is None else reward,
+            reward=reward_spec(self.sources.reward) if reward is None else reward,
             max_new_tokens=self.sources.max_new_tokens,
             prompt_length=self.sources.prompt_length,
             on_long="error" if self.sources.prompt_length is None else "truncate",
@@ -146,9 +153,7 @@ class PromptWorld:
         )
         return envs
 
-    @property
-    def paid(self) -> Any:
-        """The spec of the judge that PPO is paid by."""
+    def paid_reward(self, folder: Path) -> Any:
         return reward_spec(self.sources.reward)
 
     def demonstrations(self, count: int, seed: int) -> Corpus | None:
