@@ -238,8 +238,8 @@ class RewardModelConfig:
 
     learning_rate: float = 1e-3
     """Its peak, for a small model; a pretrained one of 100 M parameters wants 1e-5."""
-    epochs: int = 1
-    batch_size: int = 16
+    epochs: int = 2
+    batch_size: int = 8
     """Prompts in one step."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises from 0; it then falls to 0, both linearly."""
