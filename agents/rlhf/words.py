@@ -49,8 +49,8 @@ def _free(results: Results) -> str:
     paid, kl, held = results.known(free, "reward"), results.known(free, "kl"), results.known(results.main, "reward")
     higher = "higher" if paid.median > held.median else "no higher"
     text = (
-        f"Without the penalty (kl_coef 0) the reward model's score gets {higher} ({paid.text()} against "
-        f"{held.text()}), and the KL divergence is {kl.text('.1f')} nats."
+        f"Without the penalty (kl_coef 0) the reward model's score gets {higher}, {paid.text()} against "
+        f"{held.text()}, and the KL divergence is {kl.text('.1f')} nats."
     )
     gold, grammatical = results.figure(free, "gold"), results.figure(free, "grammatical")
     best = results.stage("evaluation", "best_texts")

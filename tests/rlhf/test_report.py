@@ -72,7 +72,7 @@ def test_words_follow_from_the_figures(results: Results) -> None:
         "to 0.93, which one in a hundred of the grammar's own texts reaches. 94 % (92–96) of its texts are "
         "grammatical; before, 97 % (97–97) were."
     )
-    assert "gets higher (2.40 (2.40–2.40) against 2.00" in words[1]
+    assert "gets higher, 2.40 (2.40–2.40) against 2.00" in words[1]
     assert "10 % (10–10) of the texts are grammatical, at a gold score of 0.98 (0.98–0.98): word salad" in words[1]
     assert words[2].startswith(
         "The reward model learnt from 4,098 comparisons and agrees with 77 % (77–77) of held-out"
@@ -89,7 +89,7 @@ def test_words_do_not_flatter(results: Results) -> None:
         models["ppo-0"]["figures"] |= {"gold": 0.5, "reward": 1.0}
     words = conclusions(results)
     assert "lowers the gold score from 0.33" in words[0]
-    assert "gets no higher (1.00" in words[1]
+    assert "gets no higher, 1.00" in words[1]
     assert "word salad" not in words[1]
     assert words[3].startswith("Texts have stayed as long as they were")
 
