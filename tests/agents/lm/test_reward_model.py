@@ -270,7 +270,7 @@ def test_the_learning_rate_rises_and_falls(make_reward_model: Any, monkeypatch: 
     monkeypatch.setattr(
         torch.optim.AdamW, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
     )
-    config = RewardModelConfig(learning_rate=0.1, batch_size=1, warmup=0.5)
+    config = RewardModelConfig(learning_rate=0.1, epochs=1, batch_size=1, warmup=0.5)
     rankings = [ranking for ranking in make_rankings(20) if len(pairs(ranking.ranks))][:8]
     train_reward_model(make_reward_model(), rankings, config)
     np.testing.assert_allclose(rates, [0.025, 0.05, 0.075, 0.1, 0.08, 0.06, 0.04, 0.02])
