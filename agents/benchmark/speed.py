@@ -69,8 +69,8 @@ def geometric_mean(what: str, comparisons: Sequence[Comparison], bar: float | No
 def measured(work: Callable[[], float], seconds: float = 0.0) -> Measure:
     """Units of work per second of the processor, the work being done once, or until ``seconds`` are over.
 
-    On a machine of one's own these are the seconds of the clock, if one thread does the work and waits for nothing. On a
-    shared one they leave out the time in which others had the processor.
+    On a machine of one's own these are the seconds of the clock, if one thread does the work and waits for nothing.
+    On a shared one they leave out the time in which others had the processor.
 
     Args:
         work: does some and says how much.

@@ -33,6 +33,7 @@ from agents.lm.models import (
     use_fast_gelu,
 )
 from agents.lm.saving import find_tokenizer, load_critic_trunk, load_settings, load_value_head, save_policy
+from agents.lm.statistics import logprob_and_entropy
 from agents.policies import Evaluation, mask_logits, sample
 from textenvs.spec import TextSpec
 
@@ -458,9 +459,7 @@ class LMActorCritic(nn.Module):
             if not entropies:
                 chosen = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
                 return chosen, chosen
-            logprobs = F.log_softmax(logits, -1)
-            chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
-            return chosen, -torch.einsum("mv,mv->m", logprobs.exp(), logprobs)
+            return logprob_and_entropy(logits, tokens)
 
         size = max(1, LOGITS_AT_ONCE // self.spec.num_tokens)
         if len(tokens) <= size:
