@@ -67,17 +67,20 @@ def geometric_mean(what: str, comparisons: Sequence[Comparison], bar: float | No
 
 
 def measured(work: Callable[[], float], seconds: float = 0.0) -> Measure:
-    """Units of work per second, the work being done once, or as often as fits into ``seconds``.
+    """Units of work per second of the processor, the work being done once, or until ``seconds`` are over.
+
+    On a machine of one's own these are the seconds of the clock, if one thread does the work and waits for nothing.
+    On a shared one they leave out the time in which others had the processor.
 
     Args:
         work: does some and says how much.
     """
 
     def rate() -> float:
-        done, start = 0.0, time.perf_counter()
+        done, start = 0.0, time.process_time()
         while True:
             done += work()
-            elapsed = time.perf_counter() - start
+            elapsed = time.process_time() - start
             if elapsed >= seconds:
                 return done / elapsed
 

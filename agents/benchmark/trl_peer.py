@@ -92,7 +92,7 @@ class RLOO:
 
         class Stamp(TrainerCallback):
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                stamps.append(time.perf_counter())
+                stamps.append(time.process_time())
 
         with quiet():
             make_model(shape, preset.prompt_length + preset.new_tokens).save_pretrained(folder)
@@ -121,7 +121,7 @@ class RLOO:
         self.trainer.remove_callback(PrinterCallback)
 
     def samples_per_second(self) -> float:
-        """Texts per second of two steps, from the end of the one before them."""
+        """Texts per second of the processor, over two steps, from the end of the one before them."""
         self.stamps.clear()
         with quiet():
             self.trainer.train()

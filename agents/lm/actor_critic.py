@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agents import distributed
-from agents.lm.decoding import Forward, LMDecoder, hooked_forward
-from agents.lm.lean import LeanForward, attend_within, lean_forward
+from agents.lm.decoding import Forward, LMDecoder, attend_within, causal_mask, hooked_forward
+from agents.lm.lean import lean_forward
 from agents.lm.loading import load_model
 from agents.lm.models import (
     checkpointing,
@@ -34,6 +34,7 @@ from agents.lm.models import (
     use_fast_gelu,
 )
 from agents.lm.saving import find_tokenizer, load_critic_trunk, load_settings, load_value_head, save_policy
+from agents.lm.statistics import logprob_and_entropy
 from agents.policies import Evaluation, mask_logits, sample
 from textenvs.spec import TextSpec
 
@@ -109,9 +110,7 @@ class LMActorCritic(nn.Module):
         self._seed(seed)
         self._spec: TextSpec | None = None
         trunks = (self._trunk, self.critic)
-        self._lean: dict[Any, LeanForward | None] = {
-            trunk: lean_forward(trunk) for trunk in trunks if trunk is not None
-        }
+        self._lean: dict[Any, Forward | None] = {trunk: lean_forward(trunk) for trunk in trunks if trunk is not None}
         self._forward: Forward = self._lean[self._trunk] or hooked_forward(self._trunk)
         self._check_architecture()
 
@@ -420,10 +419,9 @@ class LMActorCritic(nn.Module):
         # Padding on the right needs no mask, since nothing looks ahead; without any on the left there is a faster path.
         begun = inside.cumsum(1) > 0
         positions = (begun.cumsum(1) - 1).clamp(min=0)
-        lean = None if self.gradient_checkpointing else self._lean[trunk]
         with self._precision(), checkpointing(trunk):
-            if lean is not None:
-                hidden = lean(ids, positions, attend_within(self._visible(begun)), longest)
+            if self._lean[trunk] is not None and not self.gradient_checkpointing:
+                hidden = self._lean_states(trunk, ids, positions, begun, longest)
             else:
                 hidden = trunk(
                     input_ids=ids, attention_mask=begun.long(), position_ids=positions, use_cache=False
@@ -431,14 +429,20 @@ class LMActorCritic(nn.Module):
         generated = torch.arange(longest, device=rows.device) < lengths[:, None]
         return hidden, generated
 
-    @staticmethod
-    def _visible(begun: Tensor) -> Tensor | None:
-        """Which token may look where, bool [B, 1, S, S]; None: at itself and all earlier ones. Padding looks at itself,
-        so that it has a finite state."""
-        if bool(begun.all()):
-            return None
-        itself = torch.eye(begun.shape[1], dtype=torch.bool, device=begun.device)
-        return (begun[:, None] & torch.ones_like(itself).tril() | itself)[:, None]
+    def _lean_states(self, trunk: Any, ids: Tensor, positions: Tensor, begun: Tensor, longest: int) -> Tensor:
+        """States [B, longest, width] of the last tokens of whole texts [B, S], without transformers' own code."""
+        num_rows, length = ids.shape
+        mask = None if bool(begun.all()) else causal_mask(begun)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+            texts = (x.unflatten(0, (num_rows, -1)).transpose(1, 2) for x in (query, key, value))
+            return attend_within(*texts, mask, scaling).transpose(1, 2).flatten(0, 1)
+
+        def wanted(x: Tensor) -> Tensor:
+            return x.unflatten(0, (num_rows, length))[:, -longest:].flatten(0, 1)
+
+        hidden = self._lean[trunk](ids.flatten(), positions.flatten(), attend, wanted)
+        return hidden.unflatten(0, (num_rows, longest))
 
     _padding_id = 0  # any embedding will do for padding: nobody looks at it
 
@@ -457,9 +461,7 @@ class LMActorCritic(nn.Module):
             if not entropies:
                 chosen = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
                 return chosen, chosen
-            logprobs = F.log_softmax(logits, -1)
-            chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
-            return chosen, -torch.einsum("mv,mv->m", logprobs.exp(), logprobs)
+            return logprob_and_entropy(logits, tokens)
 
         size = max(1, LOGITS_AT_ONCE // self.spec.num_tokens)
         if len(tokens) <= size:

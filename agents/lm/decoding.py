@@ -3,7 +3,7 @@
 Keys and values of all rows stand in one slab per layer, [2, N, heads, head width, columns]: columns last, because the
 one new query of a row is then multiplied with a channel of all of them at a time. The columns are a ring. Whatever
 their lengths, all rows write the same column, and each attends to the columns back to its own start. A row that is new
-is read into the columns just before the current one, so that old and new rows go on together.
+is read into the columns just before the current one, in the same pass through the model in which all rows go on.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ ATTENTION = "textenvs_slab"
 
 
 class Attend(Protocol):
-    """Attention of one layer: query [n, heads, S, d], key and value [n, key heads, S, d] -> [n, heads, S, d]."""
+    """Attention of one layer among M tokens: query [M, heads, d], key and value [M, key heads, d] -> [M, heads, d]. The
+    query may be that of the wanted tokens alone, in the last layer."""
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor: ...
 
 
-Forward = Callable[[Tensor, Tensor, Attend], Tensor]
-"""(ids [n, S], positions [n, S], attend) -> hidden [n, S, width]: a model that leaves attention to somebody else."""
+Pick = Callable[[Tensor], Tensor]
+"""[M, …] of all tokens -> [W, …] of those whose states are wanted."""
+
+
+class Forward(Protocol):
+    """(ids [M], positions [M], attend, wanted) -> hidden [W, width]: a model that leaves attention to somebody else.
+    Which token belongs to which text is for attention to know."""
+
+    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, wanted: Pick) -> Tensor: ...
 
 
 class KeyValueSlab:
@@ -63,37 +71,56 @@ class KeyValueSlab:
                 more = slab.new_zeros(*slab.shape[:-1], self._reserved - before)
                 self._layers[layer] = torch.cat((slab, more), -1)
 
-    def read(self, rows: np.ndarray, mask: Tensor | None) -> Attend:
-        """Attention within new contexts of ``rows``, which are kept in the columns before ``next``.
+    def attention(self, rows: np.ndarray, lengths: np.ndarray, mask: Tensor | None) -> Attend:
+        """Attention among n · S + N tokens: the new contexts of n rows without their last tokens, S tokens each and
+        aligned on the right; and one token of every row, which is kept in the column of ``next``.
 
         Args:
-            rows: [n] int64.
-            mask: bool [n, 1, S, S], True where a token may look; None: at itself and all earlier ones.
+            rows: [n] int64, the rows that are new.
+            lengths: [n] int64, tokens of their contexts without the last; S is the largest.
+            mask: bool [n, 1, S, S], where a token of a new context may look; None: at itself and all earlier ones.
         """
-        everything = len(rows) == self.num_rows
-        places = torch.from_numpy(rows).to(self.device)
+        self.starts[rows] = self.next - lengths
+        length = int(lengths.max(initial=0))
+        num_read = len(rows) * length
+        keep, decode = self._keep(rows, length), self._decode()
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-            begin, length = (self.next - key.shape[2]) % self.context, key.shape[2]
-            if begin + length > self.context:
-                self._reserve(self.context)
-            for slab, new in zip(self._layer(layer, key), (key, value), strict=True):
-                if begin + length > self.context:  # round the end
-                    columns = torch.arange(begin, begin + length, device=self.device) % self.context
-                    slab[places[:, None], ..., columns] = new.transpose(1, 2)
-                elif everything:
-                    slab[..., begin : begin + length] = new.transpose(2, 3)
-                else:
-                    slab[places, ..., begin : begin + length] = new.transpose(2, 3)
-            groups = query.shape[1] // key.shape[1]
-            if groups > 1:
-                key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-            return F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scaling)
+            slab = self._layer(layer, key)
+            parts: list[Tensor] = []
+            if num_read:
+                keys, values = (x[:num_read].unflatten(0, (-1, length)).transpose(1, 2) for x in (key, value))
+                keep(slab, keys, values)
+                if len(query) > self.num_rows:
+                    queries = query[:num_read].unflatten(0, (-1, length)).transpose(1, 2)
+                    within = attend_within(queries, keys, values, mask, scaling)
+                    parts.append(within.transpose(1, 2).flatten(0, 1))
+            parts.append(decode(slab, query[-self.num_rows :], key[num_read:], value[num_read:], scaling))
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         return attend
 
-    def step(self) -> Attend:
-        """Attention of one new token of every row, kept in the column of ``next``, to the row's context and itself."""
+    def _keep(self, rows: np.ndarray, length: int) -> Callable[[Tensor, Tensor, Tensor], None]:
+        """Keeps keys and values [n, heads, S, d] of ``rows`` [n] in the columns before ``next``."""
+        begin = (self.next - length) % self.context
+        places: Any = slice(None) if len(rows) == self.num_rows else torch.from_numpy(rows).to(self.device)
+        columns = None
+        if begin + length > self.context:  # round the end
+            self._reserve(self.context)
+            columns = torch.arange(begin, begin + length, device=self.device) % self.context
+            places = torch.from_numpy(rows).to(self.device)[:, None]
+
+        def keep(slab: Tensor, key: Tensor, value: Tensor) -> None:
+            for part, new in zip(slab, (key, value), strict=True):
+                if columns is None:
+                    part[places, ..., begin : begin + length] = new.transpose(2, 3)
+                else:
+                    part[places, ..., columns] = new.transpose(1, 2)
+
+        return keep
+
+    def _decode(self) -> Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]:
+        """Attention of one token of every row, [N, heads, d], to the row's context and itself."""
         ages, column = self.next - self.starts, self.next % self.context
         oldest = int(ages.max())
         first, end = (column - oldest, column + 1) if oldest <= column else (0, self.context)
@@ -104,10 +131,9 @@ class KeyValueSlab:
         mask = torch.from_numpy(additive).to(self.device)[:, None]
         masks: dict[int, Tensor] = {}  # by the number of heads; one for all layers, as a rule
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-            slab = self._layer(layer, key)
-            slab[0, ..., column], slab[1, ..., column] = key[:, :, 0], value[:, :, 0]
-            num_heads, head_width = key.shape[1], key.shape[3]
+        def decode(slab: Tensor, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+            slab[0, ..., column], slab[1, ..., column] = key, value
+            num_heads, head_width = key.shape[1:]
             if num_heads not in masks:
                 masks[num_heads] = mask.repeat_interleave(num_heads, 0) if ragged else mask
             keys, values = slab.view(2, -1, head_width, slab.shape[-1])[..., first:end].unbind(0)
@@ -115,13 +141,42 @@ class KeyValueSlab:
             weights = torch.baddbmm(masks[num_heads], query_rows, keys, beta=int(ragged), alpha=scaling)
             return torch.bmm(weights.softmax(-1).to(values.dtype), values.transpose(1, 2)).view(query.shape)
 
-        return attend
+        return decode
 
     def _layer(self, layer: int, key: Tensor) -> Tensor:
         if layer not in self._layers:
             # Zeros, not empty: columns outside a row's context have weight 0, and 0 times NaN is NaN.
-            self._layers[layer] = key.new_zeros(2, self.num_rows, key.shape[1], key.shape[3], self._reserved)
+            self._layers[layer] = key.new_zeros(2, self.num_rows, *key.shape[1:], self._reserved)
         return self._layers[layer]
+
+
+def attend_within(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Attention of texts to themselves.
+
+    Args:
+        query: [n, heads, R, d], of the last R tokens.
+        key, value: [n, key heads, S, d].
+        mask: bool [n, 1, S, S], True where a token may look; None: at itself and all earlier ones.
+
+    Returns:
+        [n, heads, R, d].
+    """
+    groups, wanted, length = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if wanted < length:
+        if mask is None:
+            mask = torch.ones(wanted, length, dtype=torch.bool, device=key.device).tril(length - wanted)
+        else:
+            mask = mask[:, :, -wanted:]
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scaling)
+
+
+def causal_mask(inside: Tensor) -> Tensor:
+    """Which token may look where, bool [n, 1, S, S]: at itself and at earlier ones ``inside`` its text, bool [n, S].
+    Padding looks at itself, so that it has a finite state; nobody looks at it."""
+    itself = torch.eye(inside.shape[1], dtype=torch.bool, device=inside.device)
+    return (inside[:, None] & torch.ones_like(itself).tril() | itself)[:, None]
 
 
 class LMDecoder:
@@ -180,7 +235,7 @@ class LMDecoder:
         obs = obs.copy()  # the caller may go on writing to its own
         num_rows = len(obs)
         columns = self.prompt_length + (obs[:, self.prompt_length :] != self.pad_id).sum(1)
-        new = self._new_rows(obs, columns)
+        rows = np.flatnonzero(self._new_rows(obs, columns))
         # The first column of each context, counted as if BOS stood in a column of its own before it.
         first = self.prompt_length - (obs[:, : self.prompt_length] != self.pad_id).sum(1)
         if self.bos_id is not None:
@@ -193,17 +248,29 @@ class LMDecoder:
         if self._slab is None or self._slab.num_rows != num_rows:
             self._slab = KeyValueSlab(num_rows, self.context, self.device)
         slab = self._slab
-        rows = np.flatnonzero(new)
-        # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
-        self._obs, self._columns = None, columns
+        last = columns - 1
         if len(rows) == num_rows:
             # As if the longest prompt stood in the first columns: texts that begin together do not go round the end.
-            slab.begin(max(int((columns - first).max()), self.context - self.row_length + self.prompt_length))
-            hidden = self._read(slab, obs, rows, first, columns)[:, -1]
-        else:
-            if len(rows):
-                self._read(slab, obs, rows, first[rows], columns[rows] - 1)
-            hidden = self._decode(slab, obs, first, columns)
+            slab.begin(max(int((last - first).max()), self.context - self.row_length + self.prompt_length - 1))
+        # Marked as valid only at the end: an exception in between leaves nothing wrong behind.
+        self._obs, self._columns = None, columns
+
+        # The contexts of new rows without their last tokens, and then the last token of every row.
+        lengths = (last - first)[rows]
+        places = last[rows, None] + np.arange(-lengths.max(initial=0), 0)
+        inside = places >= first[rows, None]
+        ids = np.concatenate([obs[rows[:, None], np.maximum(places, 0)].ravel(), obs[np.arange(num_rows), last]])
+        positions = np.concatenate([(places - first[rows, None]).ravel(), last - first])
+        if self.bos_id is not None:
+            ids = np.where(positions == 0, self.bos_id, ids)
+        # Padding is any token. Only a row that is full asks for one position too many, and its action will be ignored.
+        ids = np.where(positions >= 0, ids, 0)
+        positions = positions.clip(0, self.max_positions - 1)
+        mask = None if inside.all() else causal_mask(self._tensor(inside))
+        attend = slab.attention(rows, lengths, mask)
+        hidden = self.forward(self._tensor(ids), self._tensor(positions), attend, lambda x: x[-num_rows:])
+
+        slab.next += 1
         self.prefilled_rows += len(rows)
         self._obs = obs
         return hidden
@@ -214,41 +281,6 @@ class LMDecoder:
         # One column more and nothing else changed: texts have no gaps, so it is the next one that was written.
         new: np.ndarray = ((obs != self._obs).sum(1) != 1) | (columns != self._columns + 1)
         return new
-
-    def _read(
-        self, slab: KeyValueSlab, obs: np.ndarray, rows: np.ndarray, first: np.ndarray, end: np.ndarray
-    ) -> Tensor:
-        """Read the columns first … end − 1 of the rows [n]; hidden states [n, S, width], aligned on the right."""
-        lengths = end - first
-        length = int(lengths.max())
-        slab.starts[rows] = slab.next - lengths
-        if length == 0:
-            return torch.zeros(0, device=self.device)
-        places = end[:, None] + np.arange(-length, 0)
-        inside = places >= first[:, None]
-        ids = np.where(inside, obs[rows[:, None], np.maximum(places, 0)], 0)
-        if self.bos_id is not None:
-            ids[places == first[:, None]] = self.bos_id
-        positions = np.maximum(places - first[:, None], 0)
-        mask = None
-        if not inside.all():
-            # Padding looks at itself, so that it has a finite state; nobody looks at it.
-            mask = np.tri(length, dtype=np.bool_) & inside[:, None, None, :] | np.eye(length, dtype=np.bool_)
-        return self._forward(ids, positions, slab.read(rows, None if mask is None else self._tensor(mask)))
-
-    def _decode(self, slab: KeyValueSlab, obs: np.ndarray, first: np.ndarray, columns: np.ndarray) -> Tensor:
-        """Read the last token of every row; hidden states [N, width]."""
-        tokens = obs[np.arange(len(obs)), columns - 1]
-        if self.bos_id is not None:
-            tokens = np.where(columns - 1 == first, self.bos_id, tokens)
-        hidden = self._forward(tokens[:, None], (columns - 1 - first)[:, None], slab.step())
-        slab.next += 1
-        return hidden[:, 0]
-
-    def _forward(self, ids: np.ndarray, positions: np.ndarray, attend: Attend) -> Tensor:
-        # Only a row that is full asks for one position too many, and its action will be ignored.
-        positions = np.minimum(positions, self.max_positions - 1)
-        return self.forward(self._tensor(ids), self._tensor(positions), attend)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -265,16 +297,16 @@ def hooked_forward(trunk: Any) -> Forward:
     AttentionInterface.register(ATTENTION, _attention)
     config = trunk.config
 
-    def forward(ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def forward(ids: Tensor, positions: Tensor, attend: Attend, wanted: Pick) -> Tensor:
         usual = config._attn_implementation
         config._attn_implementation = ATTENTION
         try:
             hidden: Tensor = trunk(
-                input_ids=ids, position_ids=positions, use_cache=False, textenvs_attend=attend
+                input_ids=ids[None], position_ids=positions[None], use_cache=False, textenvs_attend=attend
             ).last_hidden_state
         finally:
             config._attn_implementation = usual
-        return hidden
+        return wanted(hidden[0])
 
     return forward
 
@@ -298,4 +330,5 @@ def _attention(
             raise ValueError(f"{type(module).__name__} asks attention for {name}, which is not supported here.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: Any = module.layer_idx
-    return textenvs_attend(layer, query, key, value, scale).transpose(1, 2), None
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # the model sees one text of M tokens
+    return textenvs_attend(layer, query, key, value, scale)[None], None

@@ -8,24 +8,17 @@ its own code.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.lm.decoding import Attend
+from agents.lm.decoding import Attend, Forward, Pick
 
 
-class LeanForward(Protocol):
-    """(ids [n, S], positions [n, S], attend) -> hidden [n, S, width], or of the ``last`` positions alone, for which the
-    last layer then computes no more than it must."""
-
-    def __call__(self, ids: Tensor, positions: Tensor, attend: Attend, last: int | None = None) -> Tensor: ...
-
-
-def lean_forward(trunk: Any) -> LeanForward | None:
-    """The lean forward pass of a model, or None if there is none for it.
+def lean_forward(trunk: Any) -> Forward | None:
+    """The lean forward pass of a model, or None if there is none for it. Its last layer computes wanted states only.
 
     Args:
         trunk: the model without its head, a ``PreTrainedModel``.
@@ -51,29 +44,22 @@ def _is_plain_gpt2(trunk: Any) -> bool:
     )
 
 
-def _gpt2(trunk: Any) -> LeanForward:
+def _gpt2(trunk: Any) -> Forward:
     num_heads = trunk.config.num_attention_heads
 
-    def forward(ids: Tensor, positions: Tensor, attend: Attend, last: int | None = None) -> Tensor:
-        num_rows, length = ids.shape
+    def forward(ids: Tensor, positions: Tensor, attend: Attend, wanted: Pick) -> Tensor:
         x = F.embedding(ids, trunk.wte.weight) + F.embedding(positions, trunk.wpe.weight)
-        width = x.shape[-1]
-        x = x.view(num_rows * length, width)
         for i, block in enumerate(trunk.h):
             attention, mlp = block.attn, block.mlp
             projected = torch.addmm(attention.c_attn.bias, block.ln_1(x), attention.c_attn.weight)
-            query, key, value = projected.view(num_rows, length, 3, num_heads, -1).transpose(1, 3).unbind(2)
-            if last is not None and i == len(trunk.h) - 1:
-                query, x, length = (
-                    query[:, :, -last:],
-                    x.view(num_rows, length, width)[:, -last:].reshape(-1, width),
-                    last,
-                )
-            attended = attend(i, query, key, value, attention.scaling).transpose(1, 2).reshape(x.shape)
+            query, key, value = projected.view(len(x), 3, num_heads, -1).unbind(1)
+            if i == len(trunk.h) - 1:
+                query, x = wanted(query), wanted(x)
+            attended = attend(i, query, key, value, attention.scaling).reshape(x.shape)
             x = x + torch.addmm(attention.c_proj.bias, attended, attention.c_proj.weight)
             inner = mlp.act(torch.addmm(mlp.c_fc.bias, block.ln_2(x), mlp.c_fc.weight))
             x = x + torch.addmm(mlp.c_proj.bias, inner, mlp.c_proj.weight)
-        return trunk.ln_f(x).view(num_rows, length, width)
+        return trunk.ln_f(x)
 
     return forward
 
@@ -99,12 +85,10 @@ def _is_plain_llama(trunk: Any) -> bool:
     )
 
 
-def _llama(trunk: Any) -> LeanForward:
-    def forward(ids: Tensor, positions: Tensor, attend: Attend, last: int | None = None) -> Tensor:
+def _llama(trunk: Any) -> Forward:
+    def forward(ids: Tensor, positions: Tensor, attend: Attend, wanted: Pick) -> Tensor:
         x = F.embedding(ids, trunk.embed_tokens.weight)
-        num_rows, length = ids.shape
-        cos, sin = trunk.rotary_emb(x, positions)
-        cos, sin = cos[:, None], sin[:, None]
+        cos, sin = (angles[0, :, None] for angles in trunk.rotary_emb(x, positions[None]))
         half = cos.shape[-1] // 2
 
         def rotate(heads: Tensor) -> Tensor:
@@ -113,17 +97,16 @@ def _llama(trunk: Any) -> LeanForward:
 
         for i, layer in enumerate(trunk.layers):
             attention = layer.self_attn
-            shape = (num_rows, length, -1, attention.head_dim)
             y = _rms_norm(x, layer.input_layernorm)
             query, key, value = (
-                linear(y).view(shape).transpose(1, 2)
+                linear(y).view(len(x), -1, attention.head_dim)
                 for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             query, key = rotate(query), rotate(key)
-            if last is not None and i == len(trunk.layers) - 1:
-                query, x, length = query[:, :, -last:], x[:, -last:], last
+            if i == len(trunk.layers) - 1:
+                query, x = wanted(query), wanted(x)
             attended = attend(i, query, key, value, attention.scaling)
-            x = x + attention.o_proj(attended.transpose(1, 2).reshape(num_rows, length, -1))
+            x = x + attention.o_proj(attended.reshape(len(x), -1))
             y = _rms_norm(x, layer.post_attention_layernorm)
             x = x + layer.mlp.down_proj(layer.mlp.act_fn(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y))
         return _rms_norm(x, trunk.norm)
@@ -133,25 +116,3 @@ def _llama(trunk: Any) -> LeanForward:
 
 def _rms_norm(x: Tensor, norm: Any) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
-
-
-def attend_within(mask: Tensor | None) -> Attend:
-    """Attention of whole texts to themselves, differentiable.
-
-    Args:
-        mask: bool [n, 1, S, S], True where a token may look; None: at itself and all earlier ones.
-    """
-
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        groups, wanted, length = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
-        if groups > 1:
-            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        visible = mask
-        if wanted < length:  # the states of the last positions alone
-            if mask is None:
-                visible = torch.ones(wanted, length, dtype=torch.bool, device=key.device).tril(length - wanted)
-            else:
-                visible = mask[:, :, -wanted:]
-        return F.scaled_dot_product_attention(query, key, value, visible, is_causal=visible is None, scale=scaling)
-
-    return attend

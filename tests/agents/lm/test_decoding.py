@@ -268,9 +268,9 @@ def test_the_hook_is_there_during_a_step_of_decoding_and_at_no_other_time(make_p
     game = make_game(3, policy.spec)
     play(policy, game, 5)
     assert config._attn_implementation == usual == "sdpa"
-    ids = torch.zeros(1, 2, dtype=torch.long)
+    ids = torch.zeros(2, dtype=torch.long)
     with pytest.raises(ZeroDivisionError):
-        policy._forward(ids, ids, lambda *_: 1 / 0)
+        policy._forward(ids, ids, lambda *_: 1 / 0, lambda x: x)
     assert config._attn_implementation == usual
 
 
