@@ -83,7 +83,7 @@ VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "Countdown": lambda: {"task": "Countdown", "num_numbers": 2},
     "RandomWalk": lambda: {"task": "RandomWalk", "num_nodes": 6, "edge_probability": 0.5, "max_steps": 3},
     "RandomWalkMasked": lambda: {"task": "RandomWalkMasked", "num_nodes": 6, "edge_probability": 0.5, "max_steps": 3},
-    "NoisyReverse": lambda: {"task": "NoisyReverse", "length": 2, "num_symbols": 3, "min_length": 1, "split": "test"},
+    "NoisyReverse": lambda: {"task": "NoisyReverse", "length": 2, "num_symbols": 3, "min_length": 1},
     "RewardSwap": lambda: {"task": "RewardSwap", "length": 2, "num_symbols": 3, "swap_at": 4},
     "Deceptive": lambda: {"task": "Deceptive"},
     "ProbeBoth": lambda: {"task": "ProbeBoth"},

@@ -332,6 +332,24 @@ def test_every_symbol_is_hidden_equally_often():
         ("PrefixLock", {"length": 0}, "length must be at least 1"),
         ("Keywords", {"num_keywords": 13}, "num_keywords must be between 1 and 12"),
         ("Keywords", {"num_symbols": 3}, "num_keywords must be between 1 and 3"),
+        ("Dyck", {"num_kinds": 1}, "num_kinds must be at least 2"),
+        ("Dyck", {"length": 2, "num_kinds": 2, "split": "test"}, "only 4 prompts of 2 symbols out of 2: too few"),
+        ("Palindrome", {"length": 9}, "length must be between 1 and 8"),
+        ("Palindrome", {"length": 14, "num_symbols": 40}, r"more than 2\*\*32"),
+        ("Anagram", {"length": 1}, "length must be between 2 and 8"),
+        ("Anagram", {"length": 2, "num_symbols": 3, "split": "test"}, "only 6 prompts of 2 different symbols out of 3"),
+        ("ModSum", {"num_symbols": 1}, "num_symbols must be at least 2"),
+        ("Addition", {"digits": 7}, "digits must be between 1 and 6"),
+        ("Countdown", {"num_numbers": 5}, "num_numbers must be between 2 and 4"),
+        ("Countdown", {"max_target": 17}, "max_target must be between 18 and 9999"),
+        ("RandomWalk", {"num_nodes": 5}, "num_nodes must be between 6 and 62"),
+        ("BitModes", {"length": 15, "num_modes": 9}, "num_modes must be between 1 and 8"),
+        ("NoisyReverse", {"noise": 0.5}, r"noise must be a number in \[0, 0\.5\), got 0\.5"),
+        ("RewardSwap", {"swap_at": -1}, "swap_at must be at least 0"),
+        ("LongCopy", {"length": 127}, "length must be at least 128"),
+        ("BigVocab", {"num_symbols": 4_095}, "num_symbols must be at least 4096"),
+        ("Deceptive", {"lure": 1.0}, r"lure must be a number in \[0, 1\)"),
+        ("ProbeMask", {"split": "test"}, "ProbeMask has no prompts and so no test split"),
     ],
 )
 def test_sizes_out_of_range(name, arguments, message):
@@ -397,6 +415,22 @@ def test_impossible_prompts(prompt, message):
     task = make_task("Copy", length=4, num_symbols=4, min_length=2)  # EOS is 4, padding is 5
     with pytest.raises(ValueError, match=message):
         task.encode_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "message"),
+    [
+        ("Dyck", "([", "the prompt has 2 tokens, 4 are needed"),
+        ("Dyck", "([)]", r"a prompt has opening brackets only, got '\(\[\)\]'"),
+        ("Palindrome", "0120", "the symbols of a prompt must all differ"),
+        ("AnagramMasked", [1, 1, 2, 3, 4], "the symbols of a prompt must all differ"),
+        ("ModSum", "12", "the prompt has 2 tokens, 3 are needed"),
+        ("ProbeBoth", "1", "the prompt has 1 tokens, 5 are needed"),
+    ],
+)
+def test_impossible_prompts_of_other_tasks(name, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(name).encode_prompt(prompt)
 
 
 @pytest.mark.parametrize("prompt", ["012", [0, 1, 2], (0, 1, 2), np.array([0, 1, 2], dtype=np.uint8), [5, 0, 1, 2]])
