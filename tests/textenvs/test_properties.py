@@ -52,7 +52,7 @@ SIZES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "Anagram": DISTINCT,
     "AnagramMasked": DISTINCT,
     "ModSum": st.fixed_dictionaries({"length": whole(1, 4), "num_symbols": whole(2, 9)}),
-    "Addition": st.fixed_dictionaries({"digits": whole(1, 6)}),
+    "Addition": st.fixed_dictionaries({"digits": whole(1, 5)}),
     "Countdown": st.fixed_dictionaries(
         {"num_numbers": whole(2, 4), "max_number": whole(2, 20), "max_target": whole(40, 120)}
     ),

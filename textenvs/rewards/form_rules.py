@@ -29,24 +29,23 @@ class Brackets:
         count, width = prompts.shape
         if not width:
             return np.zeros(count, dtype=np.float32)
-        row = np.arange(count)
-        stack, in_turn = np.zeros((count, width), dtype=np.int64), np.zeros((count, width), dtype=np.bool_)
+        # The stacks of open brackets and whether each was opened in turn. What is written to the last place is nowhere.
+        stack, in_turn = np.zeros((2, count * (width + 1)), dtype=np.int64)
+        first, first_wanted = np.arange(count) * (width + 1), np.arange(count) * width
         height, opened, closed = (np.zeros(count, dtype=np.int64) for _ in range(3))
         sound = np.ones(count, dtype=np.bool_)
         for token in episodes.completion_ids.T:
             opens = sound & (token < kinds) & (opened < wanted)
-            top = np.maximum(height - 1, 0)
-            closes = sound & (height > 0) & (token == stack[row, top] + kinds)
+            top = first + height - (height > 0)
+            closes = sound & (height > 0) & (token == stack[top] + kinds)
             sound = opens | closes
-            closed += closes & in_turn[row, top]
-            pushed = row[opens], height[opens]
-            stack[pushed] = token[opens]
-            in_turn[pushed] = (token == prompts[row, np.minimum(opened, width - 1)])[opens]
+            closed += closes * in_turn[top]
+            place = first + np.where(opens, height, width)
+            stack[place] = token
+            in_turn[place] = token == prompts.reshape(-1)[first_wanted + np.minimum(opened, width - 1)]
             opened += opens
             height += opens
             height -= closes
-            if not sound.any():
-                break
         return (closed / np.maximum(wanted, 1)).astype(np.float32)
 
 

@@ -61,7 +61,7 @@ class Addition(Task):
     and is right to within 0.001.
 
     Args:
-        digits: most digits of an operand, at most 6.
+        digits: most digits of an operand, at most 5.
         split: ``"train"`` or ``"test"``.
     """
 
@@ -70,7 +70,7 @@ class Addition(Task):
     optimum = 1.0
 
     def __init__(self, *, digits: int = 2, split: str = "train") -> None:
-        self.digits = check_size(self.name, "digits", digits, 1, 6)
+        self.digits = check_size(self.name, "digits", digits, 1, 5)
         self.split = check_split(self.name, split, has_prompts=True)
         self.vocab = Vocab([*DIGITS, "+", "=", "<eos>"], eos="<eos>")
         self.plus, self.equals, self.eos = 10, 11, 12
@@ -98,12 +98,14 @@ class Addition(Task):
         return {"target_ids": self.oracle(prompt_ids)}
 
     def oracle(self, prompt_ids: np.ndarray) -> np.ndarray:
-        first, second = self._operands(prompt_ids)
-        total = (first + second)[:, None]
-        length = num_digits(total)
-        place = np.arange(self.max_new_tokens)
-        digits = total // 10 ** np.maximum(length - 1 - place, 0) % 10
-        return np.where(place < length, digits, np.where(place == length, self.eos, self.pad_id))
+        text = prompt_ids[:, :-1]
+        plus = (text == self.plus).argmax(axis=1)
+        place = np.arange(text.shape[1])
+        worth = 10 ** place[::-1]
+        digits = np.where(text < 10, text, 0)
+        second = (digits * (place > plus[:, None])) @ worth
+        first = (digits @ worth - second) // (10 * worth[plus])
+        return _answers(self.digits, self.eos, self.pad_id)[first + second]
 
     def encode_prompt(self, prompt: Any) -> np.ndarray:
         row = super().encode_prompt(prompt)
@@ -117,24 +119,35 @@ class Addition(Task):
         return row
 
     def _prompts(self, number: np.ndarray, group: np.ndarray) -> np.ndarray:
-        first, second = group // self.digits, group % self.digits
-        rows = np.full((len(number), self.prompt_length), self.pad_id)
+        most, width, numbers = self.digits, self.prompt_length, _operands(self.digits, self.pad_id)
+        first, second = group // most, group % most
+        count = self._count[second]
+        rows = np.full((len(number), width), self.pad_id)
         rows[:, -1] = self.equals
-        end = np.full(len(number), self.prompt_length - 2)
-        end = write_number(rows, end, (number % self._count[second] + self._low[second]).astype(np.int64), self.digits)
-        rows[np.arange(len(rows)), end] = self.plus
-        first_number = (number // self._count[second] + self._low[first]).astype(np.int64)
-        write_number(rows, end - 1, first_number, self.digits)
+        rows[:, width - 1 - most : width - 1] = numbers[number % count + self._low[second]]
+        # The second operand has second + 1 digits, and before it comes "+", and before that the first one.
+        plus = np.arange(len(rows)) * width + width - 3 - second
+        flat = rows.reshape(-1)
+        flat[plus] = self.plus
+        flat[plus[:, None] + np.arange(-most, 0)] = numbers[number // count + self._low[first]]
         return rows
 
-    def _operands(self, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        text = prompt_ids[:, :-1]
-        plus = (text == self.plus).argmax(axis=1)[:, None]
-        place = np.arange(text.shape[1])
-        after = place > plus
-        exponent = np.where(after, text.shape[1], plus) - 1 - place
-        worth = np.where(text < 10, text, 0) * 10 ** np.maximum(exponent, 0)
-        return (worth * ~after).sum(axis=1), (worth * after).sum(axis=1)
+
+@lru_cache(maxsize=16)
+def _operands(digits: int, pad_id: int) -> np.ndarray:
+    """Digits of all numbers of at most so many digits, right-aligned, int64 [10^digits, digits]."""
+    numbers = np.arange(10**digits)[:, None]
+    worth = 10 ** np.arange(digits)[::-1]
+    return np.where((numbers >= worth) | (worth == 1), numbers // worth % 10, pad_id)
+
+
+@lru_cache(maxsize=16)
+def _answers(digits: int, eos: int, pad_id: int) -> np.ndarray:
+    """Digits of all sums of two such numbers, left-aligned, and EOS, int64 [2 · 10^digits, digits + 2]."""
+    totals = np.arange(2 * 10**digits)[:, None]
+    length, place = num_digits(totals), np.arange(digits + 2)
+    shown = totals // 10 ** np.maximum(length - 1 - place, 0) % 10
+    return np.where(place < length, shown, np.where(place == length, eos, pad_id))
 
 
 def numbers_with(digits: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ In the masked variants every text has the form, and what remains to be learnt is
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,18 +76,18 @@ class DyckMasked(Dyck):
 
     def action_masks(self, rows: np.ndarray, written: np.ndarray) -> np.ndarray:
         length, kinds = self.prompt_length, self.num_kinds
-        text = rows[:, length:]
+        text = rows[:, length : length + max(int(written.max()), 1)]
         opens = text < kinds
-        # +1 for what opens, −1 for what closes, 0 for padding: running heights.
-        heights = np.cumsum(opens.astype(np.int64) * 2 - (text < self.pad_id), axis=1)
+        # +1 for what opens, −1 for what closes, 0 for padding, summed from the left by a product, which is faster.
+        signs = opens * np.float32(2) - (text < self.pad_id)
+        heights = signs @ _triangle(text.shape[1])
         height = heights[:, -1]
         # What must be closed next is the last bracket that opened to the present height.
-        top = last_true(opens & (heights == height[:, None]))
         row = np.arange(len(rows))
+        top = text[row, last_true(opens & (heights == height[:, None]))]
         masks = np.empty((len(rows), 2 * kinds), dtype=np.bool_)
         masks[:, :kinds] = (written + height < 2 * length)[:, None]
-        masks[:, kinds:] = False
-        masks[row, np.minimum(text[row, top] % kinds, kinds - 1) + kinds] = height > 0
+        masks[:, kinds:] = (top[:, None] == np.arange(kinds)) & (height > 0)[:, None]
         return allow_something(masks)
 
 
@@ -198,6 +199,14 @@ class AnagramMasked(Anagram):
         return allow_something(masks[:, :size])
 
 
+@lru_cache(maxsize=256)
+def _triangle(size: int) -> np.ndarray:
+    """Ones on and above the diagonal, float32: rows times this are their running sums."""
+    triangle = np.triu(np.ones((size, size), dtype=np.float32))
+    triangle.flags.writeable = False
+    return triangle
+
+
 def bracket_vocab(num_kinds: int) -> Vocab:
     """Opening brackets, then closing ones: ``([{<`` and ``)]}>``; beyond four kinds words ``(4`` and ``)4``."""
     kinds = range(num_kinds)
@@ -253,5 +262,5 @@ def check_distinct(name: str, row: np.ndarray) -> np.ndarray:
 
 def allow_something(masks: np.ndarray) -> np.ndarray:
     """Masks [B, V] with every action legal in rows that had none: texts that are over."""
-    masks |= ~masks.any(axis=1, keepdims=True)
+    masks[~masks.any(axis=1)] = True
     return masks
