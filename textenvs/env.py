@@ -86,7 +86,7 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
         Raises:
             ValueError, TypeError: an unknown option or an impossible prompt; the environment is as it was before.
         """
-        given = {name: [value] for name, value in check_options(options).items()} if options else {}
+        given = {name: [value] for name, value in check_options(options).items()} if options is not None else {}
         chosen = read_options(given, self.task, 1, ("prompt", "index"))
         if seed is not None:
             seed = check_seed(seed)
