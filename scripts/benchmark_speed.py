@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ import textenvs.errors
 from agents import DQN, PPO
 from agents.base import Agent
 from agents.benchmark import lm_speed, trl_peer
-from agents.benchmark.handwritten import HandwrittenReverse
+from agents.benchmark.handwritten import HandwrittenAddition, HandwrittenDyckMasked, HandwrittenReverse
 from agents.benchmark.lm_speed import LMPreset
 from agents.benchmark.sb3_peers import transformer_dqn, transformer_ppo
 from agents.benchmark.speed import Comparison, compare
@@ -100,33 +101,72 @@ PRESETS = {
 # ------------------------------------------------------------------------------------------------- environments
 
 
+@dataclass(frozen=True)
+class VectorSetting:
+    """A task at certain sizes, and the hand-written environment of the same task."""
+
+    what: str
+    name: str
+    peer: type[gym.Env]
+    sizes: dict[str, Any]
+    bar: float | None
+
+
+VECTOR_SETTINGS = (
+    VectorSetting("Reverse, all texts end at once", "Reverse", HandwrittenReverse, {"length": 4}, 40.0),
+    VectorSetting(
+        "Reverse, texts end at different times", "Reverse", HandwrittenReverse, {"length": 4, "min_length": 2}, 15.0
+    ),
+    VectorSetting("Reverse, longer, all end at once", "Reverse", HandwrittenReverse, {"length": 16}, None),
+    VectorSetting(
+        "Reverse, longer, end at different times", "Reverse", HandwrittenReverse, {"length": 16, "min_length": 8}, None
+    ),
+    VectorSetting("DyckMasked, legal actions under a mask", "DyckMasked", HandwrittenDyckMasked, {"length": 4}, 20.0),
+    VectorSetting(
+        "Addition, prompts and texts of unequal length", "Addition", HandwrittenAddition, {"digits": 2}, 20.0
+    ),
+)
+
+MEMORY_LIMIT = 200.0  # MB
+MEMORY_PROGRAM = """
+import pathlib, resource, sys
+import gymnasium as gym, numpy as np, textenvs
+num_envs, num_symbols, length = map(int, sys.argv[1:])
+envs = gym.make_vec("textenvs/BigVocab-v0", num_envs=num_envs, vectorization_mode="vector_entry_point",
+                    num_symbols=num_symbols, length=length)
+envs.reset(seed=0)
+rng = np.random.default_rng(0)
+for _ in range(2 * length + 1):
+    envs.step(rng.integers(num_symbols, size=num_envs))
+status = pathlib.Path("/proc/self/status")
+if status.exists():  # Linux, where getrusage counts what the parent process had
+    kilobytes = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    print(kilobytes * 1024 / 1e6)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
 def environments(preset: Preset) -> list[Comparison]:
-    """The environments alone, under random actions drawn beforehand.
+    """The environments alone, under random actions that are not timed (legal ones where there is a mask).
 
     The peer is a minimal environment of the same task written by hand, under Gymnasium's ``SyncVectorEnv`` and by
     itself. Both vector environments begin the next episode in the same step.
     """
     comparisons = []
-    vector = f"{preset.num_envs:,} sub-environments"
-    tasks: list[tuple[str, dict[str, Any], float | None]] = [
-        ("all texts end at once", {"length": 4}, 30.0),
-        ("texts end at different times", {"length": 4, "min_length": 2}, 15.0),
-        ("longer, all end at once", {"length": 16}, None),
-        ("longer, end at different times", {"length": 16, "min_length": 8}, None),
-    ]
-    for what, sizes, bar in tasks:
-        ours = partial(vector_rate, native_envs(preset.num_envs, sizes), preset.native_steps)
-        peers = partial(vector_rate, handwritten_envs(preset.num_envs, sizes), preset.sync_steps)
+    for setting in VECTOR_SETTINGS:
+        ours = partial(vector_rate, native_envs(preset.num_envs, setting.sizes, setting.name), preset.native_steps)
+        peers = partial(vector_rate, handwritten_envs(preset.num_envs, setting.sizes, setting.peer), preset.sync_steps)
         comparisons.append(
             compare(
                 "environments",
-                f"{vector}, {what}",
+                f"{preset.num_envs:,} sub-environments, {setting.what}",
                 "SyncVectorEnv of a hand-written env",
                 "steps/s",
                 ours,
                 peers,
                 preset.rounds,
-                bar,
+                setting.bar,
             )
         )
     lengths: list[tuple[str, dict[str, Any]]] = [("short texts", {"length": 4}), ("long texts", {"length": 64})]
@@ -136,36 +176,64 @@ def environments(preset: Preset) -> list[Comparison]:
         comparisons.append(
             compare(
                 "environments",
-                f"one environment, {what}",
+                f"one environment, Reverse, {what}",
                 "the hand-written env",
                 "steps/s",
                 ours,
                 peers,
                 preset.rounds,
+                0.25,
             )
         )
-    return comparisons
+    return [*comparisons, memory(4 * preset.num_envs)]
 
 
-def native_envs(num_envs: int, sizes: dict[str, Any]) -> gym.vector.VectorEnv:
+def memory(num_envs: int, num_symbols: int = 50_257, length: int = 128) -> Comparison:
+    """Peak memory of a process, interpreter included, that plays two episodes of ``BigVocab`` in each sub-environment."""
+    command = [sys.executable, "-c", MEMORY_PROGRAM, *map(str, (num_envs, num_symbols, length))]
+    peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    share = peak / MEMORY_LIMIT
+    return Comparison(
+        "environments",
+        f"{num_envs:,} sub-environments, BigVocab of {num_symbols:,} tokens, {length} a text: peak of the process",
+        "what we allow",
+        "MB",
+        peak,
+        MEMORY_LIMIT,
+        share,
+        share,
+        share,
+        bar=1.0,
+        lower_is_better=True,
+    )
+
+
+def native_envs(num_envs: int, sizes: dict[str, Any], name: str = "Reverse") -> gym.vector.VectorEnv:
     """Our vector environment."""
-    return gym.make_vec("textenvs/Reverse-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **sizes)
+    return gym.make_vec(f"textenvs/{name}-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **sizes)
 
 
-def handwritten_envs(num_envs: int, sizes: dict[str, Any]) -> gym.vector.VectorEnv:
+def handwritten_envs(
+    num_envs: int, sizes: dict[str, Any], peer: type[gym.Env] = HandwrittenReverse
+) -> gym.vector.VectorEnv:
     """Gymnasium's vector environment of hand-written ones."""
-    return SyncVectorEnv([partial(HandwrittenReverse, **sizes)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    return SyncVectorEnv([partial(peer, **sizes)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def vector_rate(envs: gym.vector.VectorEnv, steps: int) -> float:
-    """Steps of sub-environments per second."""
-    rng = np.random.default_rng(0)
-    batches = list(rng.integers(envs.single_action_space.n, size=(steps, envs.num_envs)))  # type: ignore[attr-defined]
-    envs.reset(seed=0)
-    start = time.perf_counter()
-    for actions in batches:
-        envs.step(actions)
-    return steps * envs.num_envs / (time.perf_counter() - start)
+    """Steps of sub-environments per second. Where there are masks the actions are legal; choosing them is not timed."""
+    rng, num_actions = np.random.default_rng(0), envs.single_action_space.n  # type: ignore[attr-defined]
+    batches = list(rng.integers(num_actions, size=(steps, envs.num_envs)))
+    preferences = list(rng.random((8, envs.num_envs, num_actions)))
+    _, info = envs.reset(seed=0)
+    has_masks, spent = "action_mask" in info, 0.0
+    for i, actions in enumerate(batches):
+        if has_masks:
+            actions = np.where(info["action_mask"], preferences[i % 8], -1.0).argmax(axis=1)
+        start = time.perf_counter()
+        *_, info = envs.step(actions)
+        spent += time.perf_counter() - start
+    return steps * envs.num_envs / spent
 
 
 def scalar_rate(env: gym.Env, steps: int) -> float:

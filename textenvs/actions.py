@@ -50,21 +50,21 @@ def check_actions(actions: Any, num_envs: int, num_tokens: int, active: np.ndarr
     return array
 
 
-def check_action(action: Any, num_tokens: int) -> np.ndarray:
-    """The action of a scalar environment, a number or an array with one entry, as int64 [1].
+def check_action(action: Any, num_tokens: int) -> int:
+    """The action of a scalar environment, a number or an array with one entry, as an int.
 
     Raises:
         InvalidAction: as :func:`check_actions`.
     """
     if type(action) in (int, np.int64) and 0 <= action < num_tokens:  # the usual case, without a detour over arrays
-        return np.array([action], dtype=np.int64)
+        return int(action)
     try:
         array = np.asarray(action)
     except ValueError:  # rows of different lengths
         raise InvalidAction(f"An action is one token id; got {action!r:.100}.") from None
     if array.shape not in ((), (1,)):
         raise InvalidAction(f"An action is one token id; got an array of shape {array.shape}.")
-    return check_actions(array.reshape(1), 1, num_tokens)
+    return int(check_actions(array.reshape(1), 1, num_tokens)[0])
 
 
 def check_seed(seed: Any) -> int:
@@ -84,6 +84,10 @@ class ChosenPrompts:
 
     prompts: np.ndarray | None = None
     index: np.ndarray | None = None
+
+
+DRAWN = ChosenPrompts()
+"""Neither: the prompts are drawn."""
 
 
 def check_options(options: Any) -> dict[str, Any]:
@@ -118,6 +122,8 @@ def read_options(
     Raises:
         ValueError: an unknown option, both kinds at once, a wrong number of entries, or a prompt that the task refuses.
     """
+    if not options:
+        return DRAWN
     for name in options:
         if name not in known:
             raise ValueError(unknown_name("reset option", name, known))
@@ -135,7 +141,7 @@ def read_options(
         index = np.array(entries, dtype=np.int64)
         task.prompts_at(index)  # refuses numbers outside before anything changes
         return ChosenPrompts(index=index)
-    return ChosenPrompts()
+    return DRAWN
 
 
 def _entries(name: str, value: Any, count: int, rows: np.ndarray | slice) -> list[Any]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from textenvs.episodes import FINISH_REASONS, Episodes
+from textenvs.episodes import Episodes
 from textenvs.rewards.base import Judge, Scores
 from textenvs.rewards.registry import make_reward
 from textenvs.rng import JUDGE_STREAM, PROMPT_STREAM, episode_keys, stream_base
 from textenvs.spec import TextSpec
 from textenvs.tasks.base import Task, check_size
 
-STOP, LENGTH, INVALID = range(3)
-_REASONS = np.array(FINISH_REASONS, dtype=object)
+LENGTH, STOP, INVALID = range(3)
+_REASONS = np.array(["length", "stop", "invalid"], dtype=object)
 
 Rows = np.ndarray | slice
 """Which sub-environments: an index array, or a slice (all of them, without copying)."""
 ALL = slice(None)
+AHEAD = 32
+"""Episodes that a single environment draws at once: drawing one costs as much as drawing some."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,17 @@ class Outcome:
         episodes: the finished texts.
         prompt_index: int64 [n], number of each prompt in the task's prompt set, −1 without a number.
         reward: float64 [n], reward of the last step: the score, or the penalty of an invalid text.
-        scored: bool [n], False for invalid texts, which are not scored.
+        scored: bool [n], False for invalid texts, which are not scored; None: there are none.
         scores: of the scored ones alone, in order; None if there are none.
+        extra: name to array [n], what the task adds to the terminal infos.
     """
 
     episodes: Episodes
     prompt_index: np.ndarray
     reward: np.ndarray
-    scored: np.ndarray
+    scored: np.ndarray | None
     scores: Scores | None
+    extra: dict[str, np.ndarray]
 
 
 class TextEngine:
@@ -95,13 +100,17 @@ class TextEngine:
         """Number of each sub-environment's episode under its seed, from 0; −1 before the first."""
         self.key = np.zeros(num_envs, dtype=np.uint64)
         """The judge's randomness for each present episode."""
+        self.memory = np.zeros((num_envs, task.memory_size), dtype=np.int64)
+        """int64 [N, M]: what the task keeps of each sub-environment's episodes."""
         self.seeds: np.ndarray | None = None
-        self.masks: np.ndarray | None = None
+        self.masks = np.ones((num_envs, self.spec.num_tokens), dtype=np.bool_) if task.has_masks else None
         """Legal actions bool [N, V] in the present states; None where every action always is."""
         self._illegal = np.zeros(num_envs, dtype=np.bool_)
         self._env_index = np.arange(num_envs)
         self._first_column = self._env_index * self.spec.row_length + self.spec.prompt_length
         """Position of each sub-environment's first token in ``rows``, laid flat."""
+        self._first_action = self._env_index * self.spec.num_tokens
+        """The same of its first action in ``masks``."""
 
     def set_reward(self, reward: Any) -> None:
         """Judge with another reward model from the next finished text on.
@@ -131,38 +140,57 @@ class TextEngine:
             self.seeds = np.zeros(self.num_envs, dtype=np.uint64)
         self.seeds[rows] = np.array([seed % 2**64 for seed in seeds], dtype=np.uint64)
         self.episode[rows] = -1
+        self.memory[rows] = 0
         # Group g = i // k shares one stream of prompts: that of the g-th seed.
         prompt_base = stream_base(self.seeds[self._env_index // self.spec.group_size], PROMPT_STREAM)
         self._streams = np.stack([prompt_base, stream_base(self.seeds, JUDGE_STREAM)])
+        self._drawn: tuple[int, tuple[np.ndarray, ...]] | None = None
 
     def begin(self, rows: Rows = ALL, *, prompts: np.ndarray | None = None, index: np.ndarray | None = None) -> None:
         """Begin the next episode of ``rows``, with the given prompts [n, P] or prompt numbers [n] if any."""
         self.episode[rows] += 1
-        prompt_key, self.key[rows] = episode_keys(self._streams[:, rows], self.episode[rows])
         if prompts is not None:
             prompt_ids, numbers = prompts, np.full(len(prompts), -1, dtype=np.int64)
+            self.key[rows] = self._keys(rows)[1]
         elif index is not None:
             prompt_ids, numbers = self.task.prompts_at(index), index
+            self.key[rows] = self._keys(rows)[1]
         else:
-            prompt_ids, numbers = self.task.draw(prompt_key)
-        fresh = np.full((len(prompt_ids), self.spec.row_length), self.spec.pad_id)
-        fresh[:, : self.spec.prompt_length] = prompt_ids
-        self.rows[rows] = fresh
+            prompt_ids, numbers, self.key[rows] = self._draw(rows)
+        self.rows[rows, : self.spec.prompt_length] = prompt_ids
+        self.rows[rows, self.spec.prompt_length :] = self.spec.pad_id
         self.prompt_index[rows] = numbers
         self.written[rows] = 0
-        self._update_masks()
+        self._update_masks(rows)
 
-    def write(self, actions: np.ndarray, rows: Rows = ALL) -> tuple[Rows, np.ndarray]:
-        """Append one token each to ``rows``.
+    def _keys(self, rows: Rows) -> np.ndarray:
+        """Random keys of the present episodes, uint64 [2, n]: of the prompts and of the judge."""
+        return episode_keys(self._streams[:, rows], self.episode[rows])
+
+    def _draw(self, rows: Rows) -> tuple[np.ndarray, ...]:
+        """Prompts, their numbers and the judge's keys of the present episodes."""
+        if self.num_envs > 1:
+            prompt_key, key = self._keys(rows)
+            return (*self.task.draw_episodes(prompt_key, self.episode[rows]), key)
+        episode = int(self.episode[0])
+        if self._drawn is None or not 0 <= episode - self._drawn[0] < AHEAD:
+            episodes = np.arange(episode, episode + AHEAD)
+            prompt_key, key = episode_keys(self._streams, episodes)
+            self._drawn = episode, (*self.task.draw_episodes(prompt_key, episodes), key)
+        first, drawn = self._drawn
+        return tuple(array[episode - first : episode - first + 1] for array in drawn)
+
+    def append(self, actions: np.ndarray | int, rows: Rows | int) -> np.ndarray:
+        """Append one token each to ``rows``. The rules of how a text goes on and when it is over.
 
         Args:
             actions: int64 [n], each in 0 … V − 1.
-            rows: the n sub-environments.
+            rows: the n sub-environments; or the number of one, and a single action.
 
         Returns:
-            The sub-environments whose episode ended, and bool [N] that is True for them.
+            Whether the texts are over, bool [n].
         """
-        illegal = None if self.masks is None else ~self.masks[self._env_index[rows], actions]
+        illegal = None if self.masks is None else ~self.masks.reshape(-1)[self._first_action[rows] + actions]
         # One flat index is several times faster than a pair of indices.
         written = self.written[rows]
         self.rows.reshape(-1)[self._first_column[rows] + written] = actions
@@ -175,6 +203,15 @@ class TextEngine:
             over |= illegal
             self._illegal[rows] = illegal
             self._update_masks()
+        return over
+
+    def write(self, actions: np.ndarray, rows: Rows = ALL) -> tuple[Rows, np.ndarray]:
+        """:meth:`append` one token each to ``rows``.
+
+        Returns:
+            The sub-environments whose episode ended, and bool [N] that is True for them.
+        """
+        over = self.append(actions, rows)
         if isinstance(rows, slice):
             ended = over
         else:
@@ -193,7 +230,7 @@ class TextEngine:
         # Copies: whoever keeps the episodes must not see the next ones being written into them.
         final, lengths = self.rows.take(index, axis=0), self.written.take(index)
         key, prompt_index = self.key.take(index), self.prompt_index.take(index)
-        codes = np.full(len(index), LENGTH)
+        codes = np.zeros(len(index), dtype=np.int64)  # LENGTH
         if self.spec.eos_ids:
             last = self.rows.reshape(-1)[self._first_column[index] + lengths - 1]
             for eos in self.spec.eos_ids:
@@ -208,20 +245,24 @@ class TextEngine:
             key=key,
             prompt_index=prompt_index,
         )
-        scored = codes != INVALID
-        if scored.all():
-            scores = self.judge(episodes)
-            return Outcome(episodes, prompt_index, scores.total.astype(np.float64), scored, scores)
-        reward = np.full(len(final), self.invalid_reward)
-        if not scored.any():
-            return Outcome(episodes, prompt_index, reward, scored, None)
-        scores = self.judge(episodes.take(scored))
-        reward[scored] = scores.total
-        return Outcome(episodes, prompt_index, reward, scored, scores)
+        scored = None if self.masks is None else codes != INVALID
+        scores: Scores | None
+        if scored is None or scored.all():
+            scored, scores = None, self.judge(episodes)
+            reward = scores.total.astype(np.float64)
+        else:
+            reward = np.full(len(final), self.invalid_reward)
+            scores = self.judge(episodes.take(scored)) if scored.any() else None
+            if scores is not None:
+                reward[scored] = scores.total
+        extra: dict[str, np.ndarray] = {}
+        if self.task.memory_size:
+            self.memory[rows], extra = self.task.remember(self.memory[rows], episodes)
+        return Outcome(episodes, prompt_index, reward, scored, scores, extra)
 
-    def _update_masks(self) -> None:
-        if self.task.has_masks:
-            self.masks = self.task.action_masks(self.rows, self.written)
+    def _update_masks(self, rows: Rows = ALL) -> None:
+        if self.masks is not None:
+            self.masks[rows] = self.task.action_masks(self.rows[rows], self.written[rows])
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -237,6 +278,7 @@ class TextEngine:
             "episode": self.episode.copy(),
             "key": self.key.copy(),
             "seeds": self.seeds.copy(),
+            "memory": self.memory.copy(),
         }
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -251,7 +293,7 @@ class TextEngine:
                 f"{tuple(np.asarray(state['sizes']).tolist())}, this environment {tuple(self._sizes().tolist())}."
             )
         self.seed([int(seed) for seed in state["seeds"]])
-        for name in ("rows", "written", "prompt_index", "episode", "key"):
+        for name in ("rows", "written", "prompt_index", "episode", "key", "memory"):
             getattr(self, name)[:] = state[name]
         self._update_masks()
 
@@ -302,15 +344,16 @@ def scalar_info(outcome: Outcome, text: bool) -> dict[str, Any]:
     info: dict[str, Any] = {}
     if scores is not None:
         info["score"] = float(scores.total[0])
-        info["reward_components"] = {
-            name: float(part[0]) for name, part in scores.components.items() if not np.isnan(part[0])
-        }
+        parts = ((name, float(part[0])) for name, part in scores.components.items())
+        info["reward_components"] = {name: part for name, part in parts if not math.isnan(part)}
         if scores.gold is not None:
             info["gold_score"] = float(scores.gold[0])
     info["length"] = int(episodes.lengths[0])
     info["finish_reason"] = episodes.finish_reason[0]
     info["key"] = episodes.key[0]
     info["prompt_index"] = int(outcome.prompt_index[0])
+    for name, values in outcome.extra.items():
+        info[name] = values[0].item()
     if text:
         info["prompt"] = episodes.prompts[0]
         info["completion"] = episodes.completions[0]
@@ -329,7 +372,7 @@ def vector_info(outcome: Outcome, rows: Rows, ended: np.ndarray, text: bool) -> 
     episodes, scores = outcome.episodes, outcome.scores
     info: dict[str, Any] = {}
     if scores is not None:
-        if outcome.scored.all():
+        if outcome.scored is None:
             scored_rows, scored = rows, ended
         else:
             scored_rows = np.flatnonzero(ended)[outcome.scored]
@@ -346,6 +389,8 @@ def vector_info(outcome: Outcome, rows: Rows, ended: np.ndarray, text: bool) -> 
     add_info(info, "finish_reason", episodes.finish_reason, rows, ended)
     add_info(info, "key", episodes.key, rows, ended)
     add_info(info, "prompt_index", outcome.prompt_index, rows, ended)
+    for name, values in outcome.extra.items():
+        add_info(info, name, values, rows, ended)
     if text:
         add_info(info, "prompt", np.array(episodes.prompts, dtype=object), rows, ended)
         add_info(info, "completion", np.array(episodes.completions, dtype=object), rows, ended)

@@ -55,6 +55,7 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
         self.observation_space = spaces.MultiDiscrete(np.full(spec.row_length, spec.num_tokens + 1))
         self.render_mode = check_render_mode(render_mode)
         self.info_text = info_text
+        self._num_tokens = spec.num_tokens
         self._over = True
         self._last_score: float | None = None
 
@@ -85,7 +86,7 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
         Raises:
             ValueError, TypeError: an unknown option or an impossible prompt; the environment is as it was before.
         """
-        given = {name: [value] for name, value in check_options(options).items()}
+        given = {name: [value] for name, value in check_options(options).items()} if options is not None else {}
         chosen = read_options(given, self.task, 1, ("prompt", "index"))
         if seed is not None:
             seed = check_seed(seed)
@@ -112,10 +113,9 @@ class TextEnv(gym.Env[np.ndarray, np.int64]):
         """
         if self._over:
             raise ResetNeeded("The episode is over, or has not begun: call reset() before step().")
-        _, ended = self._engine.write(check_action(action, self.text_spec.num_tokens))
         info: dict[str, Any] = {}
         reward = 0.0
-        if ended[0]:
+        if self._engine.append(check_action(action, self._num_tokens), 0):
             self._over = True
             outcome = self._engine.finish(ALL)
             reward = float(outcome.reward[0])

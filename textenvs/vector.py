@@ -232,7 +232,9 @@ class TextVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _add_masks(self, info: dict[str, Any], present: np.ndarray) -> None:
         masks = self._engine.masks
-        if masks is not None:
+        if masks is not None and present.all():
+            info["action_mask"], info["_action_mask"] = masks.astype(np.int8), present.copy()
+        elif masks is not None:
             add_info(info, "action_mask", masks[present].astype(np.int8), present, present)
 
     def _check_reset_mask(self, mask: Any) -> np.ndarray:

@@ -67,7 +67,9 @@ def test_the_environments_section_in_small(script, tmp_path):
     assert report["preset"] == "smoke"
     assert report["versions"]["numpy"]
     bars = [each["bar"] for each in report["comparisons"]]
-    assert bars == [30.0, 15.0, None, None, None, None]
+    assert bars == [40.0, 15.0, None, None, 20.0, 20.0, 0.25, 0.25, 1.0]
+    assert [each["lower_is_better"] for each in report["comparisons"]] == [False] * 8 + [True]
+    assert 20 < report["comparisons"][-1]["our_rate"] < 200  # MB
     for each in report["comparisons"]:
         assert each["ratio"] == each["our_rate"] / each["peer_rate"] > 0
         assert each["lowest"] <= each["ratio"] * 1.5

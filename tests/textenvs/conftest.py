@@ -71,6 +71,23 @@ VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "Reverse-eos": lambda: {"task": "Reverse", "length": 4, "num_symbols": 3, "min_length": 1},
     "Sort-eos": lambda: {"task": "Sort", "length": 3, "num_symbols": 3, "min_length": 2, "info_text": True},
     "Copy-long": lambda: {"task": "Copy", "length": 40, "num_symbols": 8},  # prompts beyond 64 bits
+    "BitModes": lambda: {"task": "BitModes", "length": 4, "num_modes": 3},  # found often, and not by all
+    "Dyck": lambda: {"task": "Dyck", "length": 2, "num_kinds": 2},
+    "DyckMasked": lambda: {"task": "DyckMasked", "length": 2, "num_kinds": 2},
+    "Palindrome": lambda: {"task": "Palindrome", "length": 2, "num_symbols": 4},
+    "PalindromeMasked": lambda: {"task": "PalindromeMasked", "length": 2, "num_symbols": 4},
+    "Anagram": lambda: {"task": "Anagram", "length": 3, "num_symbols": 4, "split": "test"},
+    "AnagramMasked": lambda: {"task": "AnagramMasked", "length": 3, "num_symbols": 4},
+    "ModSum": lambda: {"task": "ModSum"},
+    "Addition": lambda: {"task": "Addition", "info_text": True},
+    "Countdown": lambda: {"task": "Countdown", "num_numbers": 2},
+    "RandomWalk": lambda: {"task": "RandomWalk", "num_nodes": 6, "edge_probability": 0.5, "max_steps": 3},
+    "RandomWalkMasked": lambda: {"task": "RandomWalkMasked", "num_nodes": 6, "edge_probability": 0.5, "max_steps": 3},
+    "NoisyReverse": lambda: {"task": "NoisyReverse", "length": 2, "num_symbols": 3, "min_length": 1},
+    "RewardSwap": lambda: {"task": "RewardSwap", "length": 2, "num_symbols": 3, "swap_at": 4},
+    "Deceptive": lambda: {"task": "Deceptive"},
+    "ProbeBoth": lambda: {"task": "ProbeBoth"},
+    "ProbeMask": lambda: {"task": "ProbeMask"},
     "masks": lambda: {"task": NoRepeats(), "invalid_reward": -0.5},
     "masks-text": lambda: {"task": NoRepeats(num_symbols=2, length=3), "info_text": True},
     "weighted": lambda: {

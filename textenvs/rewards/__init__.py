@@ -4,6 +4,8 @@ from textenvs.rewards import (
     array_rules,
     cache,
     combinators,
+    countdown,
+    form_rules,
     http,
     huggingface,
     learned,
@@ -13,6 +15,7 @@ from textenvs.rewards import (
     sentiment,
     text_rules,
     time_limit,
+    walks,
 )
 from textenvs.rewards.base import Judge, RewardError, RewardModel, Scores
 from textenvs.rewards.combinators import fit_normalisation
@@ -28,7 +31,9 @@ __all__ = [
     "array_rules",
     "cache",
     "combinators",
+    "countdown",
     "fit_normalisation",
+    "form_rules",
     "http",
     "huggingface",
     "learned",
@@ -41,4 +46,5 @@ __all__ = [
     "sentiment",
     "text_rules",
     "time_limit",
+    "walks",
 ]

@@ -18,15 +18,16 @@ def _column(episodes: Episodes, name: str, reward: str) -> np.ndarray:
     return np.asarray(episodes.columns[name])
 
 
-def _matches(episodes: Episodes, target: np.ndarray) -> np.ndarray:
-    """Positions of the completions that equal the target's, bool [B, min(T, target's width)]; padding never does."""
+def _matches(episodes: Episodes, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the completions that equal the target's, bool [B, min(T, target's width)]; padding never does.
+
+    And the target's lengths, int64 [B].
+    """
     width = min(target.shape[1], episodes.completion_ids.shape[1])
-    written = episodes.completion_ids[:, :width]
-    return (written == target[:, :width]) & (written != episodes.pad_id)
-
-
-def _target_lengths(episodes: Episodes, target: np.ndarray) -> np.ndarray:
-    return count_true(target != episodes.pad_id)
+    wanted = target != episodes.pad_id
+    equal = episodes.completion_ids[:, :width] == target[:, :width]
+    equal &= wanted[:, :width]
+    return equal, count_true(wanted)
 
 
 @register_reward("match")
@@ -36,10 +37,9 @@ class Match:
     low, high, deterministic, cost = 0.0, 1.0, True, "array"
 
     def score(self, episodes: Episodes) -> np.ndarray:
-        target = _column(episodes, "target_ids", "match")
-        right = count_true(_matches(episodes, target))
-        longest = np.maximum(np.maximum(_target_lengths(episodes, target), episodes.lengths), 1)
-        return (right / longest).astype(np.float32)
+        equal, target_lengths = _matches(episodes, _column(episodes, "target_ids", "match"))
+        longest = np.maximum(np.maximum(target_lengths, episodes.lengths), 1)
+        return (count_true(equal) / longest).astype(np.float32)
 
 
 @register_reward("prefix")
@@ -49,9 +49,9 @@ class Prefix:
     low, high, deterministic, cost = 0.0, 1.0, True, "array"
 
     def score(self, episodes: Episodes) -> np.ndarray:
-        target = _column(episodes, "target_ids", "prefix")
-        right = count_true(np.logical_and.accumulate(_matches(episodes, target), axis=1))
-        return (right / np.maximum(_target_lengths(episodes, target), 1)).astype(np.float32)
+        equal, target_lengths = _matches(episodes, _column(episodes, "target_ids", "prefix"))
+        right = count_true(np.logical_and.accumulate(equal, axis=1))
+        return (right / np.maximum(target_lengths, 1)).astype(np.float32)
 
 
 @register_reward("keywords")
@@ -67,3 +67,64 @@ class KeywordShare:
             occurs |= keywords == episodes.completion_ids[:, column, None]
         wanted = keywords != episodes.pad_id
         return (count_true(occurs & wanted) / np.maximum(count_true(wanted), 1)).astype(np.float32)
+
+
+@register_reward("nearest_mode")
+class NearestMode:
+    """Fraction of positions right against the nearest of several texts, the rows of the column ``modes``."""
+
+    low, high, deterministic, cost = 0.0, 1.0, True, "array"
+
+    def score(self, episodes: Episodes) -> np.ndarray:
+        modes = _column(episodes, "modes", "nearest_mode")  # [B, M, n]
+        width = min(modes.shape[2], episodes.completion_ids.shape[1])
+        equal = modes[:, :, :width] == episodes.completion_ids[:, None, :width]
+        longest = np.maximum(modes.shape[2], episodes.lengths)
+        return (equal.sum(axis=2).max(axis=1) / longest).astype(np.float32)
+
+
+@register_reward("lure")
+class Lure:
+    """The larger of ``prefix`` against ``target_ids``, and a share of the positions that equal ``lure_ids``.
+
+    The lure pays from its first position on, the target only as a prefix: whoever climbs where it pays at once ends at
+    ``pays``. Range: [0, 1].
+
+    Args:
+        pays: score of the whole lure, in [0, 1].
+
+    Raises:
+        ValueError: ``pays`` lies outside.
+    """
+
+    low, high, deterministic, cost = 0.0, 1.0, True, "array"
+
+    def __init__(self, *, pays: float = 0.6) -> None:
+        if not 0 <= pays <= 1:
+            raise ValueError(f"'lure': pays must lie in [0, 1], got {pays!r}.")
+        self.pays = float(pays)
+        self._prefix = Prefix()
+
+    def score(self, episodes: Episodes) -> np.ndarray:
+        equal, lengths = _matches(episodes, _column(episodes, "lure_ids", "lure"))
+        lured = self.pays * count_true(equal) / np.maximum(lengths, 1)
+        return np.maximum(self._prefix.score(episodes), lured).astype(np.float32)
+
+
+@register_reward("column")
+class ColumnValue:
+    """The number in a column of the data set, whatever is written.
+
+    Args:
+        column: the column with the scores; ``"column:value"`` names it too.
+        low: least possible score.
+        high: greatest possible score.
+    """
+
+    deterministic, cost = True, "array"
+
+    def __init__(self, column: str = "value", *, low: float = -np.inf, high: float = np.inf) -> None:
+        self.column, self.low, self.high = column, low, high
+
+    def score(self, episodes: Episodes) -> np.ndarray:
+        return _column(episodes, self.column, "column").astype(np.float32)

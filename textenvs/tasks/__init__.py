@@ -7,18 +7,38 @@ from typing import Any
 
 from textenvs.errors import unknown_name
 from textenvs.tasks.any_prompts import Prompts
+from textenvs.tasks.arithmetic import Addition, Countdown, ModSum
 from textenvs.tasks.base import Task
 from textenvs.tasks.copying import Copy, Reverse, Sort
+from textenvs.tasks.form import Anagram, AnagramMasked, Dyck, DyckMasked, Palindrome, PalindromeMasked
+from textenvs.tasks.graphs import RandomWalk, RandomWalkMasked
+from textenvs.tasks.hard import BigVocab, Deceptive, LongCopy, NoisyReverse, RewardSwap
+from textenvs.tasks.probes import (
+    ProbeAction,
+    ProbeBoth,
+    ProbeConstant,
+    ProbeDiscount,
+    ProbeMask,
+    ProbeObservation,
+)
 from textenvs.tasks.reasoning_gym import ReasoningGym
-from textenvs.tasks.search import HiddenTarget, Keywords, PrefixLock
+from textenvs.tasks.search import BitModes, HiddenTarget, Keywords, PrefixLock
 from textenvs.tasks.tiny_reviews import TinyReviews
 
-__all__ = ["ENV_ARGUMENTS", "TASKS", "Task", "make_task"]
+__all__ = ["ENV_ARGUMENTS", "FAMILIES", "TASKS", "Task", "make_task"]
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (Copy, Reverse, Sort, HiddenTarget, PrefixLock, Keywords, TinyReviews, Prompts, ReasoningGym)
+FAMILIES: dict[str, tuple[type[Task], ...]] = {
+    "copying": (Copy, Reverse, Sort),
+    "search": (HiddenTarget, PrefixLock, Keywords, BitModes),
+    "form": (Dyck, DyckMasked, Palindrome, PalindromeMasked, Anagram, AnagramMasked),
+    "arithmetic": (ModSum, Addition, Countdown),
+    "graphs": (RandomWalk, RandomWalkMasked),
+    "hard to learn from": (NoisyReverse, RewardSwap, LongCopy, BigVocab, Deceptive),
+    "language": (TinyReviews, Prompts, ReasoningGym),
+    "probes": (ProbeConstant, ProbeObservation, ProbeDiscount, ProbeAction, ProbeBoth, ProbeMask),
 }
+
+TASKS: dict[str, type[Task]] = {task.name: task for family in FAMILIES.values() for task in family}
 """Every task that has an environment id."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from textenvs.episodes import Episodes
 from textenvs.errors import unknown_name
 from textenvs.vocab import Vocab
 
@@ -32,6 +33,8 @@ class Task(ABC):
     """Highest mean score under the default reward; the oracle reaches it."""
     split: str = "train"
     has_masks: bool = False
+    memory_size: int = 0
+    """Numbers that each sub-environment keeps from one episode to the next, see :meth:`remember`; 0: none."""
 
     @property
     def has_prompts(self) -> bool:
@@ -55,6 +58,13 @@ class Task(ABC):
             no number).
         """
 
+    def draw_episodes(self, keys: np.ndarray, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`draw` for the episodes numbered ``episodes``, int64 [B], from 0 under each seed.
+
+        Only a task that changes from episode to episode looks at the numbers.
+        """
+        return self.draw(keys)
+
     @abstractmethod
     def prompts_at(self, index: np.ndarray) -> np.ndarray:
         """Prompts int64 [B, P] with the given numbers, int64 [B].
@@ -77,6 +87,21 @@ class Task(ABC):
         Only called where ``has_masks``; finished rows included. At least one action of every row must be legal.
         """
         return np.ones((len(rows), len(self.vocab)), dtype=np.bool_)
+
+    def remember(self, memory: np.ndarray, episodes: Episodes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What finished texts add to the memories of their sub-environments. Only called where ``memory_size`` > 0.
+
+        The task itself has no state: the environment keeps the memories, saves them with its state, and clears them
+        when it is given a new seed.
+
+        Args:
+            memory: int64 [B, memory_size], all 0 at first.
+            episodes: B finished texts, judged or invalid.
+
+        Returns:
+            The new memories int64 [B, memory_size], and entries of the terminal infos, name to array [B].
+        """
+        return memory, {}
 
     def encode_prompt(self, prompt: Any) -> np.ndarray:
         """A prompt given as text or ids as a left-padded row int64 [P].
@@ -104,6 +129,54 @@ class Task(ABC):
         row = np.full(self.prompt_length, self.pad_id, dtype=np.int64)
         row[self.prompt_length - ids.size :] = ids
         return row
+
+
+class PromptSet(Protocol):
+    """Prompts that are drawn by random keys and have numbers: see :mod:`textenvs.tasks.prompts`."""
+
+    def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`Task.draw`."""
+        ...
+
+    def at(self, index: np.ndarray) -> np.ndarray:
+        """As :meth:`Task.prompts_at`."""
+        ...
+
+
+class PromptSetTask(Task):
+    """A task whose prompts come from a prompt set. All of its prompts have ``prompt_length`` tokens."""
+
+    prompt_set: PromptSet
+
+    def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.prompt_set.draw(keys)
+
+    def prompts_at(self, index: np.ndarray) -> np.ndarray:
+        return self.prompt_set.at(index)
+
+    def encode_prompt(self, prompt: Any) -> np.ndarray:
+        row = super().encode_prompt(prompt)
+        missing = int((row == self.pad_id).sum())
+        if missing:
+            raise ValueError(
+                f"{self.name}: the prompt has {self.prompt_length - missing} tokens, {self.prompt_length} are needed."
+            )
+        return row
+
+
+class PromptlessTask(Task):
+    """A task without prompts: every text begins with nothing, and there is no test split."""
+
+    prompt_length = 0
+
+    def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((len(keys), 0), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
+
+    def prompts_at(self, index: np.ndarray) -> np.ndarray:
+        raise ValueError(f"{self.name} has no prompts, so reset takes neither 'prompt' nor 'index'.")
+
+    def encode_prompt(self, prompt: Any) -> np.ndarray:
+        raise ValueError(f"{self.name} has no prompts, so reset takes neither 'prompt' nor 'index'.")
 
 
 def check_split(name: str, split: str, has_prompts: bool) -> str:

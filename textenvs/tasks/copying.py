@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from textenvs.arrays import count_true
-from textenvs.tasks.base import Task, check_size, check_split
+from textenvs.tasks.base import PromptSetTask, Task, check_size, check_split
 from textenvs.tasks.prompts import SymbolPrompts
 from textenvs.vocab import Vocab
 
 
-class _SymbolTask(Task):
+class _SymbolTask(PromptSetTask):
     """A prompt of symbols and one right completion; the default reward is the fraction of positions right.
 
     Args:
@@ -23,8 +23,9 @@ class _SymbolTask(Task):
         split: ``"train"`` or ``"test"``.
     """
 
-    default_reward = "match"
+    default_reward: Any = "match"
     optimum = 1.0
+    prompt_set: SymbolPrompts
 
     def __init__(
         self, *, length: int = 4, num_symbols: int = 8, min_length: int | None = None, split: str = "train"
@@ -43,12 +44,6 @@ class _SymbolTask(Task):
         )
         self.random_score = random_match_score(num_symbols, range(shortest, length + 1), self.has_eos)
 
-    def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.prompt_set.draw(keys)
-
-    def prompts_at(self, index: np.ndarray) -> np.ndarray:
-        return self.prompt_set.at(index)
-
     def columns(self, prompt_ids: np.ndarray, index: np.ndarray) -> dict[str, Any]:
         return {"target_ids": self.oracle(prompt_ids)}
 
@@ -66,7 +61,7 @@ class _SymbolTask(Task):
         raise NotImplementedError  # each task below
 
     def encode_prompt(self, prompt: Any) -> np.ndarray:
-        row = super().encode_prompt(prompt)
+        row = Task.encode_prompt(self, prompt)  # prompts may be shorter here
         shortest = self.prompt_set.min_length
         symbols = row[row != self.pad_id]
         if symbols.size < shortest:
@@ -108,22 +103,25 @@ class Sort(_SymbolTask):
 
 
 def random_match_score(num_symbols: int, lengths: range, has_eos: bool) -> float:
-    """Expected ``match`` score of uniform actions, in closed form.
-
-    Without EOS each position is right with probability 1/S. With EOS (one action of S + 1) the text ends after n
-    tokens, n geometric and cut at T: its n − 1 symbols are right with probability 1/S where the target has a symbol,
-    its EOS is right if and only if it stands at the target's end, and max(n, target length) is divided by.
-    """
+    """Expected ``match`` score of uniform actions for targets of these lengths, each equally often, in closed form."""
     if not has_eos:
         return 1.0 / num_symbols
-    budget = lengths[-1] + 1
+    return sum(random_eos_score(num_symbols, length, lengths[-1] + 1) for length in lengths) / len(lengths)
+
+
+def random_eos_score(num_symbols: int, length: int, budget: int) -> float:
+    """Expected ``match`` score of uniform actions, EOS one of S + 1, for a target of ``length`` symbols and EOS.
+
+    The text ends after n tokens, n geometric and cut at the budget: its n − 1 symbols are right with probability 1/S
+    where the target has a symbol, its EOS is right if and only if it stands at the target's end, and max(n, length + 1)
+    is divided by.
+    """
     end = 1.0 / (num_symbols + 1)
     total = 0.0
-    for length in lengths:
-        for n in range(1, budget + 1):
-            symbols_first = (1.0 - end) ** (n - 1)
-            expected = symbols_first * end * (min(n - 1, length) / num_symbols + (n - 1 == length))
-            if n == budget:  # the budget ran out: n symbols, no EOS
-                expected += symbols_first * (1.0 - end) * min(n, length) / num_symbols
-            total += expected / max(n, length + 1)
-    return total / len(lengths)
+    for n in range(1, budget + 1):
+        symbols_first = (1.0 - end) ** (n - 1)
+        expected = symbols_first * end * (min(n - 1, length) / num_symbols + (n - 1 == length))
+        if n == budget:  # the budget ran out: n symbols, no EOS
+            expected += symbols_first * (1.0 - end) * min(n, length) / num_symbols
+        total += expected / max(n, length + 1)
+    return total
