@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -77,9 +79,7 @@ def _draw_run(axes: Axes, results: Results, run: str, name: str, index: int) -> 
     values = np.array([history[name][:length] for history in histories])
     colour = COLOURS[index % len(COLOURS)]
     label = run_label(results, run)
-    axes.plot(
-        episodes, np.median(values, axis=0), color=colour, linestyle=DASHES[index % len(DASHES)], label=label, lw=1.6
-    )
+    axes.plot(episodes, np.median(values, axis=0), color=colour, linestyle=_again(DASHES, index), label=label, lw=1.6)
     if len(values) > 1:
         axes.fill_between(episodes, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
 
@@ -105,8 +105,9 @@ def _frontier_figure(results: Results, name: str) -> Figure:
             axes.plot(
                 *points.T,
                 linestyle="none",
-                marker=MARKERS[index % len(MARKERS)],
+                marker=_again(MARKERS, index),
                 color=COLOURS[index % len(COLOURS)],
+                markerfacecolor="white" if index >= len(COLOURS) else None,
                 markersize=6,
                 label="before PPO" if model == results.base else run_label(results, model),
             )
@@ -119,6 +120,11 @@ def _frontier_figure(results: Results, name: str) -> Figure:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _again(styles: Sequence[Any], index: int) -> Any:
+    """The style of a number: colours begin again after the last one, each with another style then."""
+    return styles[(index + index // len(COLOURS)) % len(styles)]
 
 
 def to_svg(figure: Figure) -> str:
