@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -217,7 +218,7 @@ def _rollouts(
                     "generate",
                     "tokens/s",
                     measured(roll_out, preset.seconds),
-                    measured(lambda generate=generate: generate().numel(), preset.seconds),
+                    measured(partial(count, generate), preset.seconds),
                     preset.rounds,
                     each,
                 )
@@ -240,13 +241,12 @@ def lm_continuous(preset: LMPreset) -> list[Comparison]:
             generate = generation(make_model(shape, prompt_length + new_tokens), rows, prompt_length, new_tokens, ends)
             peers: list[tuple[str, Callable[[], float], float | None]] = [
                 ("lockstep by the same policy", lockstep, 1.5),
-                ("generate", lambda generate=generate, ends=ends: useful_tokens(generate(), ends), None),
+                ("generate", partial(count, generate, ends), None),
             ]
             for peer, work, bar in peers:
-                measures = (measured(each, preset.seconds) for each in (continuous, work))
+                ours, theirs = (measured(each, preset.seconds) for each in (continuous, work))
                 what = f"{shape}; {rows} sub-environments"
-                comparison = compare(section, what, peer, "useful tokens/s", *measures, preset.rounds, bar)
-                comparisons.append(comparison)
+                comparisons.append(compare(section, what, peer, "useful tokens/s", ours, theirs, preset.rounds, bar))
     return comparisons
 
 
@@ -256,8 +256,14 @@ class Continuous:
     def __init__(self, shape: Shape, rows: int, preset: LMPreset, ends: tuple[int, ...]) -> None:
         words = make_words(shape.num_tokens)
         prompts = make_prompts(shape.num_tokens, preset.prompt_length, len(ends))
-        sizes = {"max_new_tokens": preset.new_tokens, "num_envs": rows, "eos_ids": ends}
-        envs = textenvs.from_prompts(prompts, make_tokenizer(words, words[0]), reward=share_of_different, **sizes)
+        envs = textenvs.from_prompts(
+            prompts,
+            make_tokenizer(words, words[0]),
+            reward=share_of_different,
+            max_new_tokens=preset.new_tokens,
+            num_envs=rows,
+            eos_ids=ends,
+        )
         self.policy, self.rows, self.steps = _language_model(shape, preset), rows, preset.new_tokens
         self.policy.bind(envs.text_spec, 0)
         self.collector = Collector(envs, envs.text_spec, self.policy.act_with_values)
@@ -303,7 +309,8 @@ class Lockstep:
         return float(useful)
 
 
-def useful_tokens(tokens: torch.Tensor, ends: tuple[int, ...]) -> float:
-    """Tokens [B, T] of ``generate`` up to each row's first EOS, which counts."""
+def count(generate: Callable[[], torch.Tensor], ends: tuple[int, ...] = ()) -> float:
+    """Tokens of a call of ``generate``, up to each row's first EOS, which counts."""
+    tokens = generate()
     ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).cumsum(1) > 0
     return float((~ended).sum() + ended[:, -1].sum())

@@ -80,15 +80,16 @@ class RLOO:
     """
 
     def __init__(self, shape: Shape, preset: LMPreset, folder: Path) -> None:
-        from datasets import Dataset
+        from datasets import Dataset  # type: ignore[import-untyped]
         from transformers import PrinterCallback, TrainerCallback
-        from trl import RLOOConfig, RLOOTrainer
+        from trl import RLOOConfig, RLOOTrainer  # type: ignore[attr-defined]
 
         self.episodes, self.steps = preset.update_episodes, 2
         # The model cannot write EOS, so all texts have the same length.
         tokenizer = make_tokenizer([*make_words(shape.num_tokens), "<eos>"], "<eos>")
         prompts = make_prompts(shape.num_tokens, preset.prompt_length)
         stamps = self.stamps = list[float]()
+        reward: Any = share_of_different
 
         class Stamp(TrainerCallback):
             def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -112,7 +113,7 @@ class RLOO:
             )
             self.trainer: Any = RLOOTrainer(
                 model=str(folder),
-                reward_funcs=share_of_different,
+                reward_funcs=reward,
                 args=arguments,
                 train_dataset=Dataset.from_dict({"prompt": prompts}),
                 processing_class=tokenizer,

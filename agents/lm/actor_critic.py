@@ -420,8 +420,9 @@ class LMActorCritic(nn.Module):
         begun = inside.cumsum(1) > 0
         positions = (begun.cumsum(1) - 1).clamp(min=0)
         with self._precision(), checkpointing(trunk):
-            if self._lean[trunk] is not None and not self.gradient_checkpointing:
-                hidden = self._lean_states(trunk, ids, positions, begun, longest)
+            lean = None if self.gradient_checkpointing else self._lean[trunk]
+            if lean is not None:
+                hidden = self._lean_states(lean, ids, positions, begun, longest)
             else:
                 hidden = trunk(
                     input_ids=ids, attention_mask=begun.long(), position_ids=positions, use_cache=False
@@ -429,19 +430,20 @@ class LMActorCritic(nn.Module):
         generated = torch.arange(longest, device=rows.device) < lengths[:, None]
         return hidden, generated
 
-    def _lean_states(self, trunk: Any, ids: Tensor, positions: Tensor, begun: Tensor, longest: int) -> Tensor:
+    @staticmethod
+    def _lean_states(forward: Forward, ids: Tensor, positions: Tensor, begun: Tensor, longest: int) -> Tensor:
         """States [B, longest, width] of the last tokens of whole texts [B, S], without transformers' own code."""
         num_rows, length = ids.shape
         mask = None if bool(begun.all()) else causal_mask(begun)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-            texts = (x.unflatten(0, (num_rows, -1)).transpose(1, 2) for x in (query, key, value))
-            return attend_within(*texts, mask, scaling).transpose(1, 2).flatten(0, 1)
+            query, key, value = (x.unflatten(0, (num_rows, -1)).transpose(1, 2) for x in (query, key, value))
+            return attend_within(query, key, value, mask, scaling).transpose(1, 2).flatten(0, 1)
 
         def wanted(x: Tensor) -> Tensor:
             return x.unflatten(0, (num_rows, length))[:, -longest:].flatten(0, 1)
 
-        hidden = self._lean[trunk](ids.flatten(), positions.flatten(), attend, wanted)
+        hidden = forward(ids.flatten(), positions.flatten(), attend, wanted)
         return hidden.unflatten(0, (num_rows, longest))
 
     _padding_id = 0  # any embedding will do for padding: nobody looks at it
