@@ -189,7 +189,7 @@ def environments(preset: Preset) -> list[Comparison]:
 
 
 def memory(num_envs: int, num_symbols: int = 50_257, length: int = 128) -> Comparison:
-    """Peak memory of a process, interpreter included, that plays two episodes of ``BigVocab`` in each sub-environment."""
+    """Peak memory of a process, interpreter included, that plays ``BigVocab``, two episodes in each sub-environment."""
     command = [sys.executable, "-c", MEMORY_PROGRAM, *map(str, (num_envs, num_symbols, length))]
     peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     share = peak / MEMORY_LIMIT

@@ -63,7 +63,7 @@ SIZES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "Deceptive": st.fixed_dictionaries({"length": whole(1, 6), "num_symbols": whole(2, 6), "lure": st.just(0.5)}),
     **{name: NOTHING for name in TASKS if name.startswith("Probe")},
 }
-LARGE = ("LongCopy", "BigVocab", "TinyReviews")  # a few calls of each below
+LARGE = ("LongCopy", "BigVocab", "TinyReviews", "Prompts", "ReasoningGym")  # a few calls of each below
 
 episodes_played = 0
 
@@ -251,6 +251,8 @@ def test_ten_thousand_episodes():
 
 @pytest.mark.parametrize("name", LARGE)
 def test_the_large_ones(name):
+    if name == "ReasoningGym":
+        pytest.importorskip("reasoning_gym", reason="reasoning-gym is an extra")
     envs = TextVectorEnv(name, 3)
     envs.reset(seed=4)
     model = Model(envs.task, np.array([4, 5, 6], dtype=np.uint64))
