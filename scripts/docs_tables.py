@@ -1,4 +1,4 @@
-"""Writes the tables in docs/ that come from the registries: environments and reward models.
+"""Writes the tables in docs/ that come from the registries: environments with example episodes, and reward models.
 
 python scripts/docs_tables.py            # write them
 python scripts/docs_tables.py --check    # fail if they are not up to date
@@ -9,14 +9,18 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import tyro
 
 import textenvs
 from textenvs.rewards.registry import built_in_rewards, reward_plugin
+from textenvs.tasks import FAMILIES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -55,27 +59,66 @@ def rewards_table(current: str) -> str:
 
 
 def envs_table(current: str) -> str:
-    """One row for each environment id, at its default sizes; as it stands now where an extra is not installed."""
+    """One row for each environment id, at its default sizes."""
     rows = [
-        "| id | prompt | tokens to write | vocabulary | random score | optimum | what is to be written |",
-        "|---|---|---|---|---|---|---|",
+        "| id | family | prompt | to write | vocabulary | mask | random score | optimum | what is to be written |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for env_id in textenvs.list_envs():
-        try:
-            env = gym.make(env_id).unwrapped
-        except ImportError as error:
-            print(f"{env_id} is left as it is: {error}")
-            rows += [line for line in current.splitlines() if line.startswith(f"| `{env_id}` |")]
-            continue
-        assert isinstance(env, textenvs.TextEnv)
+    for family, env_id, env in every_env(current, rows):
         task, spec = env.task, env.text_spec
         prompt = f"{spec.prompt_length} tokens" if task.has_prompts else "none"
         random, optimum = known(task.random_score, ".4f"), known(task.optimum, "g")
         rows.append(
-            f"| `{env_id}` | {prompt} | {spec.max_new_tokens} | {spec.num_tokens} | {random} | {optimum} "
-            f"| {first_sentence(type(task))} |"
+            f"| `{env_id}` | {family} | {prompt} | {spec.max_new_tokens} tokens | {spec.num_tokens} "
+            f"| {'yes' if spec.has_masks else 'no'} | {random} | {optimum} | {first_sentence(type(task))} |"
         )
     return "\n".join(rows)
+
+
+def examples_table(current: str) -> str:
+    """One episode of each environment id under seed 0: the oracle's, and one of random legal actions."""
+    rows = ["| id | prompt | the oracle's text | score | a random text | score |", "|---|---|---|---|---|---|"]
+    for _, env_id, env in every_env(current, rows):
+        played = []
+        for rng in (None, np.random.default_rng(0)):
+            obs, _ = env.reset(seed=0)
+            prompt = obs[: env.text_spec.prompt_length]
+            text = env.task.oracle(prompt[None])[0].tolist()
+            info: dict[str, Any] = {}
+            over, t = False, 0
+            while not over:
+                masks = env.action_masks()
+                action = text[t] if rng is None else np.where(masks, rng.random(masks.shape), -1.0).argmax()
+                obs, _, over, _, info = env.step(action)
+                t += 1
+            written = env.task.vocab.decode(obs[len(prompt) :].tolist())
+            ended = " ■" if info["finish_reason"] == "stop" else ""
+            played.append(f"{shown(written)}{ended} | {info['score']:.2f}")
+        rows.append(f"| `{env_id}` | {shown(env.task.vocab.decode(prompt.tolist()))} | {' | '.join(played)} |")
+    return "\n".join(rows)
+
+
+def every_env(current: str, rows: list[str]) -> Iterator[tuple[str, str, textenvs.TextEnv]]:
+    """Family, id and environment, family by family. Where an extra is not installed, the present row is kept."""
+    for family, tasks in FAMILIES.items():
+        for task in tasks:
+            env_id = f"textenvs/{task.name}-v0"
+            try:
+                env = gym.make(env_id).unwrapped
+            except ImportError as error:
+                print(f"{env_id} is left as it is: {error}")
+                rows += [line for line in current.splitlines() if line.startswith(f"| `{env_id}` |")]
+                continue
+            assert isinstance(env, textenvs.TextEnv)
+            yield family, env_id, env
+
+
+def shown(text: str) -> str:
+    """A text as code, safe inside a table; the end of a long one is left out."""
+    if not text:
+        return "–"
+    text = text if len(text) <= 36 else text[:35] + "…"
+    return f"`{text}`".replace("|", "\\|").replace("\n", "⏎")
 
 
 def known(value: float, form: str) -> str:
@@ -83,7 +126,11 @@ def known(value: float, form: str) -> str:
     return "–" if math.isnan(value) else format(value, form)
 
 
-TABLES = {"rewards.md": ("table of rewards", rewards_table), "environments.md": ("table of environments", envs_table)}
+TABLES = {
+    "rewards.md": ("table of rewards", rewards_table),
+    "environments.md": ("table of environments", envs_table),
+    "tasks.md": ("example episodes", examples_table),
+}
 
 
 def main(args: Args) -> None:

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from textenvs.arrays import count_true
-from textenvs.episodes import Episodes
 from textenvs.rewards.countdown import Countdown as CountdownReward
-from textenvs.rng import subkeys
+from textenvs.rng import TASK_STREAM, episode_keys, stream_base, subkeys
 from textenvs.tasks.base import PromptSetTask, Task, check_size, check_split
 from textenvs.tasks.copying import random_eos_score
 from textenvs.tasks.prompts import PromptNumbers, SymbolPrompts
@@ -246,25 +244,16 @@ class Countdown(Task):
     @cached_property
     def random_score(self) -> float:  # type: ignore[override]  # computed when asked for: it takes a moment
         """Mean score of uniformly random actions."""
-        keys = np.arange(2**16, dtype=np.uint64)
-        prompt_ids, index = self.draw(subkeys(keys, 1)[:, 0])
-        text = (subkeys(keys, self.max_new_tokens + 1)[:, 1:] % np.uint64(self.pad_id)).astype(np.int64)
-        over = np.cumsum(text == self.eos, axis=1) - (text == self.eos) > 0
-        text[over] = self.pad_id
-        # Only texts that begin with a digit or a bracket, and hold no comma or "=", can be expressions.
-        likely = ((text[:, 0] < 10) | (text[:, 0] == self.vocab.encode("(")[0])) & ~(
-            (text == self.comma) | (text == self.equals)
-        ).any(axis=1)
-        episodes = Episodes(
-            prompt_ids=prompt_ids[likely],
-            completion_ids=text[likely],
-            lengths=count_true(text[likely] != self.pad_id),
-            finish_reason=np.full(int(likely.sum()), "length", dtype=object),
-            key=keys[likely],
-            vocab=self.vocab,
-            columns=self.columns(prompt_ids[likely], index[likely]),
+        from textenvs.random_texts import random_episodes  # its module imports this package
+
+        episodes = random_episodes(
+            self, episode_keys(stream_base(np.zeros(1, np.uint64), TASK_STREAM), np.arange(2**16))
         )
-        return float(CountdownReward().score(episodes).sum(dtype=np.float64) / len(keys))
+        text = episodes.completion_ids
+        # No expression begins with an operator or holds a comma or "=": most texts need no parsing.
+        opens = (text[:, 0] < 10) | (text[:, 0] == self.vocab.encode("(")[0])
+        likely = opens & ~((text == self.comma) | (text == self.equals)).any(axis=1)
+        return float(CountdownReward().score(episodes.take(likely)).sum(dtype=np.float64) / len(episodes))
 
     def encode_prompt(self, prompt: Any) -> np.ndarray:
         row = super().encode_prompt(prompt)
