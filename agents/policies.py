@@ -236,7 +236,18 @@ class TransformerPolicy(nn.Module):
         self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`SequencePolicy`."""
-        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)
+        return self._act(self.rollout_decoder, self.generator, obs, action_mask, deterministic)[:2]
+
+    has_values_at_hand = True
+    """Whether ``act_with_values`` costs no more than ``act``, but for the value head."""
+
+    def act_with_values(
+        self, obs: np.ndarray, action_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As ``act``, and the values float32 [N] of the states: they need not be computed again for an update."""
+        actions, logprobs, hidden = self._act(self.rollout_decoder, self.generator, obs, action_mask, False)
+        with torch.inference_mode():
+            return actions, logprobs, self.value_head(hidden)[:, 0].cpu().numpy().copy()
 
     def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
         """See :class:`SequencePolicy`."""
@@ -255,8 +266,10 @@ class TransformerPolicy(nn.Module):
         obs: np.ndarray,
         action_mask: np.ndarray | None,
         deterministic: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        logits = self.policy_head(decoder(obs))
+    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Actions, their log-probabilities, and the states [N, width] that they were drawn in."""
+        hidden = decoder(obs)
+        logits = self.policy_head(hidden)
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
         logprobs = F.log_softmax(logits, -1)
@@ -266,7 +279,7 @@ class TransformerPolicy(nn.Module):
             uniforms = torch.rand(len(obs), 1, generator=generator, device=logits.device)
             actions = sample(logprobs.exp(), uniforms)
         chosen = logprobs.gather(-1, actions[:, None])[:, 0]
-        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
+        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy(), hidden
 
     def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:
         """See :class:`SequencePolicy`."""

@@ -298,10 +298,13 @@ class PPO(Agent):
                 self.gradient_samples += int(lengths[order[start:stop]].sum())
                 yield shuffled[start:stop]
 
-    def _micro_batches(self, minibatch: _Batch) -> Iterator[tuple[_Batch, Tensor]]:
+    def _micro_batches(self, minibatch: _Batch) -> Iterator[tuple[_Batch, Tensor | float]]:
         """Parts of a minibatch and their shares of its tokens, so that means over parts add up to that of the whole."""
         size = len(minibatch.rows)
         step = self.config.micro_batch_size or size
+        if step >= size:  # the whole, without cutting and counting
+            yield minibatch, 1.0
+            return
         tokens = minibatch.lengths.sum()
         for start in range(0, size, step):
             part = minibatch[start : start + step]
