@@ -305,14 +305,18 @@ class PPO(Agent):
                 self.gradient_samples += int(lengths[order[start:stop]].sum())
                 yield shuffled[start:stop]
 
-    def _micro_batches(self, minibatch: _Batch) -> Iterator[tuple[_Batch, Tensor]]:
+    def _micro_batches(self, minibatch: _Batch) -> Iterator[tuple[_Batch, Tensor | float]]:
         """Parts of a minibatch and their shares of its tokens, so that means over parts add up to that of the whole; of
         several processes each takes other parts."""
+        step = self.config.micro_batch_size
+        if distributed.world_size() == 1 and (step is None or step >= len(minibatch.rows)):
+            yield minibatch, 1.0  # the whole, without cutting and counting
+            return
         tokens = minibatch.lengths.sum()
         if distributed.world_size() > 1:
             minibatch = minibatch[distributed.rank() :: distributed.world_size()]
         size = len(minibatch.rows)
-        step = self.config.micro_batch_size or max(size, 1)
+        step = step or max(size, 1)
         for start in range(0, size, step):
             part = minibatch[start : start + step]
             yield part, part.lengths.sum() / tokens
