@@ -66,10 +66,10 @@ def envs_table(current: str) -> str:
     ]
     for family, env_id, env in every_env(current, rows):
         task, spec = env.task, env.text_spec
-        prompt = f"{spec.prompt_length} tokens" if task.has_prompts else "none"
+        prompt = tokens(spec.prompt_length) if task.has_prompts else "none"
         random, optimum = known(task.random_score, ".4f"), known(task.optimum, "g")
         rows.append(
-            f"| `{env_id}` | {family} | {prompt} | {spec.max_new_tokens} tokens | {spec.num_tokens} "
+            f"| `{env_id}` | {family} | {prompt} | {tokens(spec.max_new_tokens)} | {spec.num_tokens} "
             f"| {'yes' if spec.has_masks else 'no'} | {random} | {optimum} | {first_sentence(type(task))} |"
         )
     return "\n".join(rows)
@@ -119,6 +119,11 @@ def shown(text: str) -> str:
         return "–"
     text = text if len(text) <= 36 else text[:35] + "…"
     return f"`{text}`".replace("|", "\\|").replace("\n", "⏎")
+
+
+def tokens(count: int) -> str:
+    """A length."""
+    return f"{count} token" if count == 1 else f"{count} tokens"
 
 
 def known(value: float, form: str) -> str:
