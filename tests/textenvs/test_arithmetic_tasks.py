@@ -116,3 +116,16 @@ def test_what_is_no_countdown(prompt, message):
         make_task("Countdown").encode_prompt(prompt)
     with pytest.raises(ValueError, match="numbers are at most 5 and the target 10"):
         make_task("Countdown", max_number=5, max_target=10).encode_prompt("5,5,1=30")
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_additions_that_are_looked_up_are_those_that_are_written(digits, split):
+    task = make_task("Addition", digits=digits, split=split)
+    prompts, index = task.draw(keys(300))
+    assert np.array_equal(prompts, task.prompts_at(index))
+    answers = task.columns(prompts, index)["target_ids"]
+    assert np.array_equal(answers, task.oracle(prompts))
+    assert np.array_equal(answers, task.columns(prompts, np.full(300, -1))["target_ids"])
+    answers[:] = 0  # nobody else's
+    assert np.array_equal(task.columns(prompts, index)["target_ids"], task.oracle(prompts))
