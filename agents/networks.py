@@ -30,6 +30,21 @@ class TransformerConfig:
             )
 
 
+class Linear(nn.Module):
+    """x W + b with W [inputs, outputs]: the other way round than PyTorch's, because the few rows of a rollout are then
+    multiplied quicker."""
+
+    def __init__(self, num_inputs: int, num_outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = num_inputs, num_outputs
+        self.weight = nn.Parameter(torch.zeros(num_inputs, num_outputs))
+        self.bias = nn.Parameter(torch.zeros(num_outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, inputs] -> […, outputs]."""
+        return F.linear(x, self.weight.t(), self.bias)
+
+
 def make_linear(
     num_inputs: int,
     num_outputs: int,
@@ -38,22 +53,22 @@ def make_linear(
     gain: float | None = None,
     std: float | None = None,
     bias: bool = True,
-) -> nn.Linear:
+) -> Linear:
     """A linear layer whose weights come from ``generator`` alone (no global random state); its bias is zero.
 
     Args:
         gain: orthogonal initialisation with this gain.
         std: normal initialisation with this standard deviation (0: zeros). Exactly one of the two is given.
     """
-    layer = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)
+    weight = torch.empty(num_outputs, num_inputs)
     if gain is not None and std is None:
-        nn.init.orthogonal_(layer.weight, gain, generator=generator)
+        nn.init.orthogonal_(weight, gain, generator=generator)
     elif std is not None and gain is None:
-        nn.init.normal_(layer.weight, 0.0, std, generator=generator)
+        nn.init.normal_(weight, 0.0, std, generator=generator)
     else:
         raise ValueError("Give exactly one of gain (orthogonal) and std (normal).")
-    if bias:
-        nn.init.zeros_(layer.bias)
+    layer = Linear(num_inputs, num_outputs, bias)
+    layer.weight.data.copy_(weight.t())
     return layer
 
 
@@ -133,6 +148,9 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(width, bias=False)
         self.up = make_linear(width, 4 * width, generator, gain=math.sqrt(2), bias=False)
         self.down = make_linear(4 * width, width, generator, gain=residual_gain, bias=False)
+        self._weights = tuple(
+            layer.weight for layer in (self.norm_1, self.query_key_value, self.project, self.norm_2, self.up, self.down)
+        )
 
     def forward(
         self,
@@ -197,12 +215,14 @@ class Block(nn.Module):
     # begin than to do.
 
     def _project_in(self, x: Tensor) -> Tensor:
-        return F.linear(F.layer_norm(x, (self.width,), self.norm_1.weight), self.query_key_value.weight)
+        norm, weight = self._weights[:2]
+        return torch.mm(F.layer_norm(x, (self.width,), norm), weight)
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = torch.addmm(x, attended, self.project.weight.t())
-        inner = F.linear(F.layer_norm(x, (self.width,), self.norm_2.weight), self.up.weight)
-        return torch.addmm(x, inner.relu_(), self.down.weight.t())
+        project, norm, up, down = self._weights[2:]
+        x = torch.addmm(x, attended, project)
+        inner = torch.mm(F.layer_norm(x, (self.width,), norm), up)
+        return torch.addmm(x, inner.relu_(), down)
 
 
 class CausalTransformer(nn.Module):
@@ -284,10 +304,11 @@ class CausalTransformer(nn.Module):
         if masked:
             additive = np.where(hidden, np.float32(-np.inf), np.float32(0)).repeat(self.config.num_heads, 0)
             mask = torch.from_numpy(np.pad(additive, ((0, 0), (1, 0)))).to(device)[:, None]
-        positions = torch.from_numpy(columns).to(device)
-        places = length - 1 if bool((columns == length - 1).all()) else positions
+        places: Tensor | int = length - 1
+        if (columns != length - 1).any():
+            places = torch.from_numpy(columns).to(device)
         x = F.embedding(torch.from_numpy(tokens).to(device), self.token_embedding)
-        x = x + F.embedding(positions, self.position_embedding)
+        x = x + self.position_embedding[places]
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x = cast(Block, block).decode(x, mask, masked, layer, places, length)
         return self.norm(x)

@@ -247,4 +247,4 @@ def test_a_checkpoint_is_readable_by_itself(checkpoint: Path) -> None:
     assert config["config"]["num_steps"] == 5
     assert config["counters"]["num_timesteps"] == 30
     weights = load_file(checkpoint / "network.safetensors")
-    assert weights["policy_head.weight"].shape == (4, 16)
+    assert weights["policy_head.weight"].shape == (16, 4)
