@@ -219,7 +219,7 @@ class Agent(ABC):
                     "with AutoresetMode.SAME_STEP or DISABLED."
                 )
             counters = {name: getattr(self, name) for name in _COUNTERS}
-            shapes = {name: x for name, x in _describe_text_spec(self.text_spec).items() if name != "tokens"}
+            shapes = {name: x for name, x in describe_text_spec(self.text_spec).items() if name != "tokens"}
             distributed.check_alike(
                 {"seed": self.seed} | dataclasses.asdict(self.config) | shapes | counters | fingerprint
             )
@@ -289,7 +289,7 @@ class Agent(ABC):
             "seed": self.seed,
             "config": dataclasses.asdict(self.config),
             "env": self._describe_env(),
-            "text_spec": _describe_text_spec(self.text_spec),
+            "text_spec": describe_text_spec(self.text_spec),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "num_processes": distributed.world_size(),
         }
@@ -345,7 +345,7 @@ class Agent(ABC):
             if not isinstance(env, str):
                 config = config | {"num_envs": env.num_envs}
             agent = cls(env, seed=saved["seed"], device=device, log_dir=log_dir, **parts, **config)
-        here = _describe_text_spec(agent.text_spec)
+        here = describe_text_spec(agent.text_spec)
         for name, value in saved["text_spec"].items():
             if here[name] != value:
                 raise CheckpointError(
@@ -455,7 +455,7 @@ def find_text_spec(envs: VectorEnv) -> TextSpec:
     return spec
 
 
-def _describe_text_spec(spec: TextSpec) -> Tree:
+def describe_text_spec(spec: TextSpec) -> Tree:
     return {
         "prompt_length": spec.prompt_length,
         "max_new_tokens": spec.max_new_tokens,

@@ -1,0 +1,165 @@
+"""Losses of the off-policy agents: pure functions on tensors, each with its formula and source.
+
+Arrays are [B, T], one row an episode whose first ``lengths[b]`` steps count; what stands behind them, NaN included,
+enters nothing. The reward is one score at the end, and nothing is discounted. Q-learning's targets and loss are in
+:mod:`agents.targets`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agents.losses import masked_mean
+from agents.policies import mask_logits
+from agents.returns import step_mask
+
+# -- policies over the legal actions -----------------------------------------------------------------------------------
+
+
+def log_policy(logits: Tensor, action_masks: Tensor | None = None) -> Tensor:
+    """log softmax over the legal actions, [..., V]; illegal ones are at about −1e9, so that probability times
+    log-probability is 0 and not NaN.
+
+    Args:
+        logits: [..., V].
+        action_masks: [..., V] bool, True where legal; None: all are.
+    """
+    return F.log_softmax(mask_logits(logits, action_masks), -1)
+
+
+def policy_entropy(logprobs: Tensor) -> Tensor:
+    """−Σ_a π(a) log π(a), [...], of log-probabilities [..., V]; illegal actions count nothing."""
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def soft_values(q_values: Tensor, tau: float, action_masks: Tensor | None = None) -> Tensor:
+    """Soft maximum over the legal actions, V(s) = τ log Σ_a exp(Q(s, a) / τ), [...].
+
+    Haarnoja et al. 2017, "Reinforcement Learning with Deep Energy-Based Policies".
+
+    Args:
+        q_values: [..., V].
+        tau: temperature τ, in units of Q.
+        action_masks: [..., V] bool or None.
+    """
+    if action_masks is not None:
+        q_values = q_values.masked_fill(~action_masks, float("-inf"))
+    return tau * torch.logsumexp(q_values / tau, -1)
+
+
+# -- soft actor-critic -------------------------------------------------------------------------------------------------
+
+
+def sac_values(logprobs: Tensor, q_1: Tensor, q_2: Tensor, alpha: Tensor | float) -> Tensor:
+    """Soft value of the policy, V(s) = Σ_a π(a) (min(Q_1, Q_2)(s, a) − α log π(a)), [...].
+
+    Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings", equation 10: the expectation over actions is
+    taken exactly, where the continuous algorithm samples. Illegal actions have probability 0 and count nothing.
+
+    Args:
+        logprobs: [..., V] log π, from :func:`log_policy`.
+        q_1, q_2: [..., V] of the two critics.
+        alpha: temperature α.
+    """
+    return (logprobs.exp() * (torch.minimum(q_1, q_2) - alpha * logprobs)).sum(-1)
+
+
+def sac_policy_loss(logprobs: Tensor, q_1: Tensor, q_2: Tensor, alpha: Tensor | float, mask: Tensor) -> Tensor:
+    """What the policy minimises, a scalar: mean over the steps of Σ_a π(a) (α log π(a) − min(Q_1, Q_2)(s, a)).
+
+    Christodoulou 2019, equation 12. No gradient goes into the critics or the temperature.
+
+    Args:
+        logprobs: [B, T, V] log π, with gradients.
+        q_1, q_2: [B, T, V].
+        alpha: temperature α.
+        mask: [B, T] bool, the generated tokens.
+    """
+    fixed = alpha.detach() if isinstance(alpha, Tensor) else alpha
+    return -masked_mean(sac_values(logprobs, q_1.detach(), q_2.detach(), fixed), mask)
+
+
+def sac_temperature_loss(log_alpha: Tensor, entropies: Tensor, target_entropies: Tensor, mask: Tensor) -> Tensor:
+    """Raises the temperature where the entropy is below its target, a scalar: mean of log α · (H(π(s)) − target(s)).
+
+    Christodoulou 2019, equation 11, with log α for α, as in the code of Haarnoja et al. 2018, "Soft Actor-Critic
+    Algorithms and Applications". Only log α gets a gradient.
+
+    Args:
+        log_alpha: scalar.
+        entropies: [B, T] of the policy.
+        target_entropies: [B, T], e.g. from :func:`target_entropies`.
+        mask: [B, T] bool, the generated tokens.
+    """
+    return log_alpha * masked_mean((entropies - target_entropies).detach(), mask)
+
+
+def target_entropies(share: float, num_tokens: int, shape: torch.Size, action_masks: Tensor | None = None) -> Tensor:
+    """share · log(number of legal actions) in each state, [B, T]: the entropy of a uniform choice among them, in part.
+
+    Christodoulou 2019 has 0.98 log(number of actions) in all states. Where one action is legal the target is 0.
+
+    Args:
+        share: from 0 to 1.
+        num_tokens: V, which is the number of legal actions where there are no masks.
+        shape: [B, T].
+        action_masks: [B, T, V] bool or None.
+    """
+    if action_masks is None:
+        return torch.log(torch.full(shape, float(num_tokens))) * share
+    return torch.log(action_masks.sum(-1).clamp(min=1).float()) * share
+
+
+# -- soft Q-learning ---------------------------------------------------------------------------------------------------
+
+
+def path_consistency_loss(
+    logprobs: Tensor, values: Tensor, scores: Tensor, lengths: Tensor, tau: float, weights: Tensor | None = None
+) -> Tensor:
+    """Mean over the steps t of ½ (V(s_t) + τ Σ_{i >= t} log π(a_i|s_i) − score)², a scalar: each suffix is a path.
+
+    Along any path of the optimal entropy-regularised policy the value at its start is what is earned on it less
+    τ log π of its actions, whoever chose them: so data of any policy will do, and the score reaches all tokens at
+    once. Nachum et al. 2017, "Bridging the Gap Between Value and Policy Based Reinforcement Learning";
+    Guo et al. 2021, "Efficient (Soft) Q-Learning for Text Generation with Limited Good Data".
+
+    Args:
+        logprobs: [B, T] of the tokens written.
+        values: [B, T] V(s_t).
+        scores: [B].
+        lengths: [B] int64, at least 1.
+        tau: temperature τ, in units of the score.
+        weights: [B] importance weights of the episodes; None: 1.
+    """
+    mask = step_mask(lengths, logprobs.shape[1])
+    rest = torch.where(mask, logprobs, 0.0).flip(1).cumsum(1).flip(1)
+    errors = torch.where(mask, values + tau * rest - scores[:, None], 0.0)
+    losses = 0.5 * errors.square()
+    if weights is not None:
+        losses = losses * weights[:, None]
+    return losses.sum() / mask.sum()
+
+
+# -- return decomposition ----------------------------------------------------------------------------------------------
+
+
+def return_decomposition_loss(
+    contributions: Tensor, baseline: Tensor, scores: Tensor, mask: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Mean over the episodes of (b + Σ_t f_t − score)², a scalar: contributions of the tokens that add up to the score.
+
+    Efroni et al. 2021, "Reinforcement Learning with Trajectory Feedback"; Ren et al. 2022, "Learning Long-Term Reward
+    Redistribution via Randomized Return Decomposition".
+
+    Args:
+        contributions: [B, T] f_t of the tokens written.
+        baseline: [B] b, what is expected before anything is written.
+        scores: [B].
+        mask: [B, T] bool, the generated tokens.
+        weights: [B] importance weights of the episodes; None: 1.
+    """
+    errors = baseline + torch.where(mask, contributions, 0.0).sum(1) - scores
+    losses = errors.square()
+    return (losses if weights is None else losses * weights).mean()

@@ -1,0 +1,211 @@
+"""Losses of the off-policy agents: literal numbers, brute force, gradients, masks, padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.off_policy_losses import (
+    log_policy,
+    path_consistency_loss,
+    policy_entropy,
+    return_decomposition_loss,
+    sac_policy_loss,
+    sac_temperature_loss,
+    sac_values,
+    soft_values,
+    target_entropies,
+)
+
+NAN, LOG2, LOG3 = float("nan"), math.log(2), math.log(3)
+MASK = torch.tensor([[True, True], [True, False]])
+
+
+def test_policy_over_legal_actions() -> None:
+    logits = torch.tensor([[0.0, LOG3, 50.0], [7.0, 0.0, 0.0]])
+    masks = torch.tensor([[True, True, False], [True, False, False]])
+    logprobs = log_policy(logits, masks)
+    torch.testing.assert_close(logprobs.exp(), torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]]))
+    entropies = policy_entropy(logprobs)
+    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    torch.testing.assert_close(entropies, torch.tensor([expected, 0.0]))
+
+
+def test_soft_values_literal() -> None:
+    q_values = torch.tensor([[0.0, 2 * LOG3, 99.0], [5.0, 5.0, 5.0]])
+    masks = torch.tensor([[True, True, False], [True, True, True]])
+    torch.testing.assert_close(soft_values(q_values, 2.0, masks), torch.tensor([2 * math.log(4), 5 + 2 * LOG3]))
+    torch.testing.assert_close(soft_values(q_values, 1e-3), torch.tensor([99.0, 5 + 1e-3 * LOG3]))  # → the maximum
+    torch.testing.assert_close(soft_values(q_values, 1e-3, masks), torch.tensor([2 * LOG3, 5 + 1e-3 * LOG3]))
+
+
+def test_sac_values_literal() -> None:
+    logprobs = torch.tensor([[0.25, 0.75]]).log()
+    q_1, q_2 = torch.tensor([[4.0, 9.0]]), torch.tensor([[8.0, 2.0]])
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    values = sac_values(logprobs, q_1, q_2, 0.5)
+    torch.testing.assert_close(values, torch.tensor([0.25 * 4 + 0.75 * 2 + 0.5 * entropy]))
+
+
+def test_illegal_actions_count_nothing_in_sac_values() -> None:
+    masks = torch.tensor([[True, True, False]])
+    logprobs = log_policy(torch.zeros(1, 3), masks)
+    q = torch.tensor([[1.0, 3.0, 1e6]])
+    torch.testing.assert_close(sac_values(logprobs, q, q, 2.0), torch.tensor([2 + 2 * LOG2]))
+
+
+def test_sac_policy_loss_literal_and_its_gradient() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [0.0, LOG3]], [[0.0, 0.0], [NAN, NAN]]], requires_grad=True)
+    q_1 = torch.tensor([[[2.0, 4.0], [1.0, 1.0]], [[0.0, 8.0], [NAN, NAN]]], requires_grad=True)
+    q_2 = torch.tensor([[[3.0, 3.0], [1.0, 1.0]], [[6.0, 6.0], [NAN, NAN]]], requires_grad=True)
+    alpha = torch.tensor(2.0, requires_grad=True)
+    loss = sac_policy_loss(log_policy(logits), q_1, q_2, alpha, MASK)
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    values = [2.5 + 2 * LOG2, 1 + 2 * entropy, 3 + 2 * LOG2]
+    assert loss.item() == pytest.approx(-sum(values) / 3, abs=1e-6)
+    loss.backward()
+    assert q_1.grad is None
+    assert q_2.grad is None
+    assert alpha.grad is None
+    assert logits.grad is not None
+    # d/dlogit_a of Σ π (α log π − Q) is π_a (α log π_a − Q_a − Σ π (α log π − Q)).
+    expected = torch.tensor([[0.25, -0.25], [0.0, 0.0]]) / 3
+    expected[1, 0] = 0.25 * (2 * math.log(0.25) - 1 + values[1]) / 3
+    expected[1, 1] = 0.75 * (2 * math.log(0.75) - 1 + values[1]) / 3
+    torch.testing.assert_close(logits.grad[0], expected)
+    torch.testing.assert_close(logits.grad[1, 0], torch.tensor([1.5, -1.5]) / 3)
+
+
+def test_the_policy_that_minimises_the_loss_is_softmax_of_q_over_alpha() -> None:
+    q = torch.tensor([[[1.0, 2.0, 5.0]]])
+    best = log_policy(q / 0.7)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    least = sac_policy_loss(best, q, q, 0.7, mask)
+    torch.testing.assert_close(-least, soft_values(q, 0.7)[0, 0])
+    for seed in range(20):
+        other = log_policy(q / 0.7 + torch.randn(1, 1, 3, generator=torch.Generator().manual_seed(seed)))
+        assert sac_policy_loss(other, q, q, 0.7, mask) > least
+
+
+def test_temperature_rises_where_entropy_is_missing() -> None:
+    entropies = torch.tensor([[0.5, 0.1], [0.3, NAN]], requires_grad=True)
+    log_alpha = torch.tensor(-1.0, requires_grad=True)
+    loss = sac_temperature_loss(log_alpha, entropies, torch.full((2, 2), 0.4), MASK)
+    assert loss.item() == pytest.approx(-1.0 * (0.1 - 0.3 - 0.1) / 3)
+    loss.backward()
+    assert log_alpha.grad is not None
+    assert log_alpha.grad.item() == pytest.approx(-0.1)  # descending raises it
+    assert entropies.grad is None
+
+
+def test_target_entropies_count_legal_actions() -> None:
+    masks = torch.tensor([[[True, True, False], [True, False, False]], [[True, True, True], [False, False, False]]])
+    literal = torch.tensor([[LOG2, 0.0], [LOG3, 0.0]])
+    torch.testing.assert_close(target_entropies(0.5, 3, MASK.shape, masks), 0.5 * literal)
+    torch.testing.assert_close(target_entropies(0.5, 3, MASK.shape), torch.full((2, 2), 0.5 * LOG3))
+
+
+def test_path_consistency_literal() -> None:
+    logprobs = torch.tensor([[-1.0, -2.0, -4.0], [-3.0, NAN, NAN]])
+    values = torch.tensor([[1.0, 2.0, 3.0], [5.0, NAN, NAN]])
+    scores, lengths = torch.tensor([1.0, 2.0]), torch.tensor([3, 1])
+    # Rests −7, −6, −4 and −3; with τ = 1/2: 1 − 3.5 − 1, 2 − 3 − 1, 3 − 2 − 1 and 5 − 1.5 − 2.
+    errors = [-3.5, -2.0, 0.0, 1.5]
+    losses = [0.5 * e * e for e in errors]
+    assert path_consistency_loss(logprobs, values, scores, lengths, 0.5).item() == pytest.approx(sum(losses) / 4)
+    weights = torch.tensor([0.5, 1.0])
+    weighted = path_consistency_loss(logprobs, values, scores, lengths, 0.5, weights).item()
+    assert weighted == pytest.approx((0.5 * sum(losses[:3]) + losses[3]) / 4)
+
+
+def test_the_soft_optimal_policy_is_consistent_along_every_path() -> None:
+    """All texts of two tokens out of three: Q from the scores by soft backups leaves no error, whatever was written."""
+    tau = 0.3
+    scores = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    first_q = soft_values(scores, tau)
+    first_v = soft_values(first_q, tau)
+    for a in range(3):
+        for b in range(3):
+            logprobs = torch.stack([(first_q[a] - first_v) / tau, (scores[a, b] - first_q[a]) / tau])[None]
+            values = torch.stack([first_v, first_q[a]])[None]
+            loss = path_consistency_loss(logprobs, values, scores[a, b][None], torch.tensor([2]), tau)
+            assert loss.item() == pytest.approx(0, abs=1e-20)
+
+
+def test_return_decomposition_literal() -> None:
+    contributions = torch.tensor([[1.0, 2.0], [3.0, NAN]])
+    baseline, scores = torch.tensor([0.5, 1.0]), torch.tensor([3.0, 6.0])
+    assert return_decomposition_loss(contributions, baseline, scores, MASK).item() == pytest.approx((0.25 + 4) / 2)
+    weights = torch.tensor([1.0, 0.5])
+    loss = return_decomposition_loss(contributions, baseline, scores, MASK, weights)
+    assert loss.item() == pytest.approx((0.25 + 2) / 2)
+
+
+def episodes(seed: int = 0) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)
+    values = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    scores = torch.randn(4, generator=generator, dtype=torch.float64)
+    lengths = torch.tensor([3, 1, 2, 3])
+    masks = torch.rand(4, 3, 5, generator=generator) < 0.6
+    masks[..., 0] = True
+    return logits, values, scores, lengths, masks, torch.arange(3) < lengths[:, None]
+
+
+def test_path_consistency_against_its_definition() -> None:
+    logits, values, scores, lengths, *_ = episodes()
+    logprobs = log_policy(logits)[..., 0]
+    total = 0.0
+    for b, length in enumerate(lengths.tolist()):
+        for t in range(length):
+            rest = sum(logprobs[b, i].item() for i in range(t, length))
+            total += 0.5 * (values[b, t].item() + 0.7 * rest - scores[b].item()) ** 2
+    loss = path_consistency_loss(logprobs, values, scores, lengths, 0.7)
+    assert loss.item() == pytest.approx(total / lengths.sum().item())
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "policy": lambda x, v, s, n, legal, m: sac_policy_loss(log_policy(x, legal), 2 * x.detach(), x.detach(), 0.3, m),
+    "path": lambda x, v, s, n, legal, m: path_consistency_loss(log_policy(x, legal)[..., 0], v, s, n, 0.3),
+    "soft values": lambda x, v, s, n, legal, m: soft_values(x, 0.3, legal).sum(),
+    "decomposition": lambda x, v, s, n, legal, m: return_decomposition_loss(v, x[:, 0, 0], s, m),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients(name: str) -> None:
+    logits, values, *rest = episodes()
+    logits, values = logits.requires_grad_(), values.requires_grad_()
+
+    def loss(logits: Tensor, values: Tensor) -> Tensor:
+        return LOSSES[name](logits, values, *rest)
+
+    if name == "policy":  # its critics are fixed, which finite differences do not know
+        fixed = logits.detach()
+        assert torch.autograd.gradcheck(
+            lambda x: sac_policy_loss(log_policy(x, rest[2]), 2 * fixed, fixed, 0.3, rest[3]), (logits,)
+        )
+    else:
+        assert torch.autograd.gradcheck(loss, (logits, values))
+
+
+def test_padding_changes_nothing_and_gets_no_gradient() -> None:
+    logits, values, scores, lengths, legal, mask = episodes()
+    for name, loss in LOSSES.items():
+        if name == "soft values":
+            continue
+        results = []
+        for dirt in (0.0, NAN):
+            x = torch.where(mask[..., None], logits, dirt).requires_grad_()
+            v = torch.where(mask, values, dirt).requires_grad_()
+            result = loss(x, v, scores, lengths, legal, mask)
+            result.backward()
+            results.append((result.detach(), x.grad, v.grad))
+        assert results[0][0] == results[1][0]
+        for clean in results[0][1:]:
+            if clean is not None:
+                assert not clean[~mask].any()
