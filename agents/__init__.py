@@ -7,15 +7,19 @@ from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent
 from agents.lm import LMActorCritic
 from agents.ppo import PPO
+from agents.sac import DiscreteSAC
+from agents.soft_q import SoftQ
 
 __all__ = [
     "DQN",
     "PPO",
     "Agent",
     "CheckpointError",
+    "DiscreteSAC",
     "Evaluation",
     "LMActorCritic",
     "OracleAgent",
     "RandomAgent",
+    "SoftQ",
     "evaluate_agent",
 ]

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Metrics, episode_metrics
+from agents.base import AgentConfig, Metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
 from agents.losses import masked_mean
 from agents.networks import (
@@ -30,6 +30,7 @@ from agents.networks import (
     flatten_parameters,
     make_linear,
 )
+from agents.off_policy import ReplayLearner
 from agents.policies import IncrementalDecoder, mask_logits, sample
 from agents.replay import EpisodeReplay
 from agents.returns import step_mask
@@ -215,10 +216,11 @@ def exploration_probabilities(
     return (1 - epsilon[:, None]) * best + epsilon[:, None] * uniform
 
 
-class DQN(Agent):
+class DQN(ReplayLearner):
     """Q-learning from a replay buffer of episodes; ``predict`` is greedy, or sampled as in training."""
 
     Config = DQNConfig
+    loss_names = ("losses/td_loss", "losses/q_values")
 
     def _build(self) -> None:
         config, spec = self.config, self.text_spec
@@ -243,7 +245,6 @@ class DQN(Agent):
         )
         self._targets_are_online = config.target_tau == 1 and config.target_interval == 1
         self.replay = EpisodeReplay(config.capacity, spec, priority_alpha=config.priority_alpha)
-        self.num_gradient_steps = 0
         self.rollout_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
         self.predict_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
         places = torch.arange(config.num_envs, device=self.device) / max(config.num_envs - 1, 1)
@@ -258,22 +259,11 @@ class DQN(Agent):
         progress = min(1.0, self.num_episodes / config.epsilon_decay)
         return config.epsilon_start + progress * (config.epsilon - config.epsilon_start)
 
-    def _iterate(self) -> Metrics:
-        config = self.config
-        rollout = self._collect(config.num_steps or self.text_spec.max_new_tokens)
-        self.replay.add(rollout)
-        losses = dict.fromkeys(_LOSSES, float("nan"))
-        if len(self.replay) >= max(config.learning_starts, config.batch_size):
-            # Fused optimisers tell nobody that weights change. Nothing is decoded until the updates are over.
-            self._invalidate_caches()
-            logged = torch.stack([self._update() for _ in range(config.updates_per_window)])
-            losses = dict(zip(_LOSSES, logged.mean(0).tolist(), strict=True))
-            self.num_updates += 1
-        charts = {"charts/epsilon": self.epsilon, "charts/replay_episodes": float(len(self.replay))}
-        return episode_metrics(rollout) | losses | charts
+    def _charts(self) -> Metrics:
+        return {"charts/epsilon": self.epsilon}
 
     def _update(self) -> Tensor:
-        """One gradient step; returns what is logged, in the order of ``_LOSSES``."""
+        """One gradient step; returns what is logged, in the order of ``loss_names``."""
         config, spec = self.config, self.text_spec
         batch = self.replay.sample(
             config.batch_size,
@@ -400,5 +390,3 @@ class DQN(Agent):
         self.predict_generator.set_state(generators["predict"])
         self._invalidate_caches()
 
-
-_LOSSES = ("losses/td_loss", "losses/q_values")

@@ -96,20 +96,18 @@ def sac_temperature_loss(log_alpha: Tensor, entropies: Tensor, target_entropies:
     return log_alpha * masked_mean((entropies - target_entropies).detach(), mask)
 
 
-def target_entropies(share: float, num_tokens: int, shape: torch.Size, action_masks: Tensor | None = None) -> Tensor:
-    """share · log(number of legal actions) in each state, [B, T]: the entropy of a uniform choice among them, in part.
+def target_entropies(share: float, q_values: Tensor, action_masks: Tensor | None = None) -> Tensor:
+    """share · log(number of legal actions) in each state, [...]: the entropy of a uniform choice among them, in part.
 
     Christodoulou 2019 has 0.98 log(number of actions) in all states. Where one action is legal the target is 0.
 
     Args:
         share: from 0 to 1.
-        num_tokens: V, which is the number of legal actions where there are no masks.
-        shape: [B, T].
-        action_masks: [B, T, V] bool or None.
+        q_values: [..., V], of which the shape and device matter only.
+        action_masks: [..., V] bool or None: all are legal.
     """
-    if action_masks is None:
-        return torch.log(torch.full(shape, float(num_tokens))) * share
-    return torch.log(action_masks.sum(-1).clamp(min=1).float()) * share
+    legal = torch.ones_like(q_values, dtype=torch.bool) if action_masks is None else action_masks
+    return share * torch.log(legal.sum(-1).clamp(min=1).to(q_values.dtype))
 
 
 # -- soft Q-learning ---------------------------------------------------------------------------------------------------
@@ -143,23 +141,3 @@ def path_consistency_loss(
 
 
 # -- return decomposition ----------------------------------------------------------------------------------------------
-
-
-def return_decomposition_loss(
-    contributions: Tensor, baseline: Tensor, scores: Tensor, mask: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """Mean over the episodes of (b + Σ_t f_t − score)², a scalar: contributions of the tokens that add up to the score.
-
-    Efroni et al. 2021, "Reinforcement Learning with Trajectory Feedback"; Ren et al. 2022, "Learning Long-Term Reward
-    Redistribution via Randomized Return Decomposition".
-
-    Args:
-        contributions: [B, T] f_t of the tokens written.
-        baseline: [B] b, what is expected before anything is written.
-        scores: [B].
-        mask: [B, T] bool, the generated tokens.
-        weights: [B] importance weights of the episodes; None: 1.
-    """
-    errors = baseline + torch.where(mask, contributions, 0.0).sum(1) - scores
-    losses = errors.square()
-    return (losses if weights is None else losses * weights).mean()

@@ -104,13 +104,8 @@ class DiscreteSAC(OffPolicyAgent):
         policy_loss = sac_policy_loss(logprobs, q_1, q_2, alpha, batch.mask)
 
         entropies = policy_entropy(logprobs.detach())
-        wanted = target_entropies(
-            config.entropy_share, self.text_spec.num_tokens, entropies.shape, batch.action_masks
-        ).to(self.device)
-        self.alpha_optimizer.zero_grad()
-        sac_temperature_loss(self.log_alpha, entropies, wanted, batch.mask).backward()
-        self.alpha_optimizer.step()
-
+        wanted = target_entropies(config.entropy_share, q_1, batch.action_masks)
+        temperature_loss = sac_temperature_loss(self.log_alpha, entropies, wanted, batch.mask)
         smaller = torch.minimum(taken_1, taken_2)
         logged = [
             critic_loss,
@@ -120,7 +115,8 @@ class DiscreteSAC(OffPolicyAgent):
             masked_mean(wanted, batch.mask),
             alpha / config.reward_scale,
         ]
-        return critic_loss + config.policy_coef * policy_loss, logged
+        # They share no gradient but in the trunk: log α gets the last one's alone, each head its own.
+        return critic_loss + config.policy_coef * policy_loss + temperature_loss, logged
 
     @torch.no_grad()
     def _targets(self, batch: Batch, logprobs: Tensor, alpha: Tensor) -> Tensor:
@@ -136,6 +132,8 @@ class DiscreteSAC(OffPolicyAgent):
         return targets
 
     def _after_step(self) -> None:
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad()
         self.target_parameters.lerp_(self.parameters, self.config.target_tau)
 
     def _policy(self, hidden: Tensor, action_masks: Tensor | None, deterministic: bool) -> Tensor:
