@@ -389,4 +389,3 @@ class DQN(ReplayLearner):
         self.generator.set_state(generators["rollout"])
         self.predict_generator.set_state(generators["predict"])
         self._invalidate_caches()
-

@@ -158,9 +158,7 @@ class EpisodeStore:
     def _on_new(self, places: np.ndarray) -> None:
         """Called when the episodes in these places have come or changed."""
 
-    def _merge(
-        self, tokens: np.ndarray, scores: np.ndarray, judges: np.ndarray, numbers: np.ndarray
-    ) -> np.ndarray:
+    def _merge(self, tokens: np.ndarray, scores: np.ndarray, judges: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Find a place for each episode and note its score there: that of the same text, or a free one, or that of the
         text which has not been written for longest. What another judge said of a text is no part of the mean."""
         assert self._places is not None

@@ -361,5 +361,3 @@ class OffPolicyAgent(ReplayLearner):
 def one_hot_best(values: Tensor, action_masks: Tensor | None) -> Tensor:
     """Probability 1 for the best legal action (the first of equals), [N, V], of values [N, V]."""
     return nn.functional.one_hot(masked_max(values, action_masks)[1], values.shape[-1]).to(values.dtype)
-
-

@@ -6,7 +6,7 @@
 Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings": a policy, two critics, and a temperature that
 keeps the policy's entropy near a target. All are heads of one causal transformer on rows, so one forward pass gives
 the policy and both critics at every step of an episode. The target entropy is a share of log(number of legal actions)
-of each state by itself. docs/sac.md has the equations and where this departs from the paper.
+of each state by itself.
 """
 
 from __future__ import annotations

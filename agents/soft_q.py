@@ -7,7 +7,6 @@ Guo et al. 2021, "Efficient (Soft) Q-Learning for Text Generation with Limited G
 outputs over the temperature are the logits, so V(s) = τ log Σ_a exp(Q(s, a) / τ) and log π(a|s) = (Q(s, a) − V(s)) / τ.
 Two losses, each a switch: the one-step soft Bellman error, which carries the score back by one token for every update
 of the target network, and path consistency over every suffix of an episode, which carries it to all tokens at once.
-docs/soft_q.md has the equations and where this departs from the paper.
 """
 
 from __future__ import annotations

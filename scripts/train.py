@@ -29,7 +29,9 @@ from agents.evaluation import evaluate_agent
 from textenvs import RewardError
 from textenvs.errors import unknown_name
 
-AGENTS: dict[str, type[Agent]] = {"PPO": agents.PPO, "DQN": agents.DQN, "RandomAgent": agents.RandomAgent}
+AGENTS: dict[str, type[Agent]] = {
+    each.__name__: each for each in (agents.PPO, agents.DQN, agents.DiscreteSAC, agents.SoftQ, agents.RandomAgent)
+}
 
 
 @dataclass(frozen=True)

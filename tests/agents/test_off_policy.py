@@ -111,7 +111,7 @@ def test_illegal_actions_are_never_played_nor_learnt_from(kind: type[OffPolicyAg
     assert agent.metrics["charts/episodic_length"] == 4  # an illegal action would have ended a text early
     assert agent.replay.scores.min() >= 0
     assert agent.metrics["charts/episodic_return"] > 0.38  # optimum 0.5, random 0.33
-    obs, info = agent.envs.reset(seed=0)
+    obs, _ = agent.envs.reset(seed=0)
     for deterministic in (True, False):
         for legal in range(3):
             only = np.zeros((8, 3), dtype=np.int8)
