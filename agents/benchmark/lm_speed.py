@@ -71,7 +71,7 @@ FULL = LMPreset(
     rounds=7,
     seconds=0.3,
     update_episodes=64,
-    update_rounds=7,
+    update_rounds=5,
 )
 SMOKE = LMPreset(
     shapes=(Shape(1, 32, 64), Shape(1, 32, 96)),

@@ -94,6 +94,11 @@ def test_make_linear() -> None:
     assert not orthogonal.bias.any()
     assert not make_linear(4, 1, generator, std=0.0).weight.any()
     assert make_linear(300, 300, generator, std=0.01).weight.std().item() == pytest.approx(0.01, rel=0.02)
+    layer, x = make_linear(3, 2, generator, std=1.0), torch.randn(5, 4, 3)
+    assert (layer.in_features, layer.out_features, tuple(layer.weight.shape)) == (3, 2, (3, 2))
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([10.0, 20.0]))
+    torch.testing.assert_close(layer(x), x @ layer.weight + layer.bias)
     with pytest.raises(ValueError, match="exactly one"):
         make_linear(4, 4, generator)
 

@@ -93,3 +93,22 @@ def test_some_bars_are_upper_ones(script):
     }
     assert shares[0.04].met
     assert not shares[0.06].met
+
+
+def test_the_sections_on_language_models_in_small(script, tmp_path):
+    names = ("lm_rollouts", "small_rollouts", "lm_continuous", "lm_update")
+    options = script.Options(preset="smoke", sections=names, out=tmp_path / "speed.json")
+    with (tmp_path / "shown").open("w") as shown:
+        assert script.main(options, Console(file=shown)) == 0
+    comparisons = json.loads((tmp_path / "speed.json").read_text())["comparisons"]
+    bars: dict[str, list[float | None]] = {}
+    for each in comparisons:
+        assert each["ratio"] == each["our_rate"] / each["peer_rate"] > 0
+        bars.setdefault(each["section"], []).append(each["bar"])
+    assert bars == {
+        "rollouts of language models": [1.0, 1.0, 1.15],
+        "rollouts of the small transformer": [None, None, 2.0],
+        "texts that end at different times": [1.5, None, 1.5, None],
+        "updates of language models": [1.6, 1.6],
+    }
+    assert comparisons[-1]["peer"].startswith("RLOOTrainer of TRL ")
