@@ -239,19 +239,7 @@ class TransformerPolicy(nn.Module):
     ) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`SequencePolicy`."""
         uniforms = None if deterministic else draw_uniforms(len(obs), self.generator)
-        return self._act(self.rollout_decoder, obs, action_mask, uniforms)[:2]
-
-    has_values_at_hand = True
-    """Whether ``act_with_values`` costs no more than ``act``, but for the value head."""
-
-    def act_with_values(
-        self, obs: np.ndarray, action_mask: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As ``act``, and the values float32 [N] of the states."""
-        uniforms = draw_uniforms(len(obs), self.generator)
-        actions, logprobs, hidden = self._act(self.rollout_decoder, obs, action_mask, uniforms)
-        with torch.inference_mode():
-            return actions, logprobs, self.value_head(hidden)[:, 0].cpu().numpy().copy()
+        return self._act(self.rollout_decoder, obs, action_mask, uniforms)
 
     def predict(self, obs: np.ndarray, action_mask: np.ndarray | None = None, deterministic: bool = True) -> np.ndarray:
         """See :class:`SequencePolicy`."""
@@ -272,17 +260,15 @@ class TransformerPolicy(nn.Module):
         obs: np.ndarray,
         action_mask: np.ndarray | None,
         uniforms: Tensor | None,
-    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Actions drawn with uniforms [N, 1], or the most probable ones; their log-probabilities; and the states
-        [N, width] that they were drawn in."""
-        hidden = decoder(obs)
-        logits = self.policy_head(hidden)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions drawn with uniforms [N, 1], or the most probable ones; and their log-probabilities."""
+        logits = self.policy_head(decoder(obs))
         if action_mask is not None:
             logits = mask_logits(logits, torch.from_numpy(action_mask != 0).to(logits.device))
         probabilities = logits.softmax(-1)
         actions = logits.argmax(-1) if uniforms is None else sample(probabilities, uniforms)
         chosen = probabilities.gather(-1, actions[:, None])[:, 0].log()
-        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy(), hidden
+        return actions.cpu().numpy().copy(), chosen.cpu().numpy().copy()
 
     def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:
         """See :class:`SequencePolicy`."""

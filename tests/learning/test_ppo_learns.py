@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agents import PPO, RandomAgent, evaluate_agent
@@ -20,7 +21,8 @@ def test_ppo_passes_where_random_fails(env_id: str, env_kwargs: dict[str, Any], 
     def score(agent: Any) -> float:
         return evaluate_agent(agent, env_id, split=split, num_episodes=200, seed=7, env_kwargs=env_kwargs).mean_score
 
-    agent = PPO(env_id, seed=11, env_kwargs=env_kwargs)
-    assert score(agent) < 0.5
-    assert score(agent.learn(timesteps)) > 0.9
+    # Five seeds: now and then one settles for five positions of six, and a rounding decides which.
+    agents = [PPO(env_id, seed=seed, env_kwargs=env_kwargs) for seed in range(5)]
+    assert max(map(score, agents)) < 0.5
+    assert np.mean([score(agent.learn(timesteps)) for agent in agents]) > 0.9
     assert score(RandomAgent(env_id, seed=11, env_kwargs=env_kwargs).learn(timesteps)) < 0.5
