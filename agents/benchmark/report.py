@@ -24,7 +24,7 @@ from agents.benchmark.summary import AXES, AXIS_NAMES, Cell, Summary, summarise
 from agents.benchmark.words import conclusions, count, enumerate_words, factor, median_text, ratio_text, score_text
 
 NOTE = (
-    "Medians over runs with 95 % bootstrap intervals; “>” means beyond the budget. "
+    "Medians over runs with 95 % bootstrap intervals; “>” means beyond the budget, “≥” from there to beyond it. "
     "Data use: gradient samples per token written."
 )
 
@@ -147,7 +147,7 @@ def html(report: Report) -> str:
     """The page as text: styles and plots are inside."""
     summary = report.summary
     style = resources.files("agents.benchmark").joinpath("report.css").read_text(encoding="utf-8")
-    words = "".join(f"<p>{_unbroken(paragraph)}</p>\n" for paragraph in conclusions(summary))
+    words = "".join(f"<p>{_unbroken(paragraph, summary.environments)}</p>\n" for paragraph in conclusions(summary))
     missing = ""
     if summary.missing:
         items = "".join(f"<li>{escape(name)}</li>" for name in summary.missing)
@@ -188,9 +188,12 @@ where a run has used up its budget. Seconds are those of training alone, on one 
 """
 
 
-def _unbroken(text: str) -> str:
-    """Text for the page, with signs kept on the line of their number."""
-    return escape(text).replace("95 %", "95&nbsp;%").replace("&gt; ", "&gt;&nbsp;")
+def _unbroken(text: str, names: Iterable[str] = ()) -> str:
+    """Text for the page, with signs kept on the line of their number, and names with numbers in them in one piece."""
+    text = escape(text).replace("95 %", "95&nbsp;%").replace("&gt; ", "&gt;&nbsp;")
+    for name in map(escape, names):
+        text = text.replace(name, name.replace(" ", "&nbsp;"))
+    return text
 
 
 def _curves(summary: Summary, axis: str) -> str:
@@ -220,15 +223,17 @@ def _head(names: Iterable[str], columns: Iterable[str]) -> str:
 
 
 def _table(summary: Summary) -> str:
-    body, blocks = "", _blocks(summary)
+    """A row for each agent on each environment; those of an environment stay on one page when it is printed."""
+    bodies, blocks = "", _blocks(summary)
     columns = next(iter(blocks[0][1].values()))
     for environment, rows in blocks:
+        body = ""
         for number, (agent, figures) in enumerate(rows.items()):
             cells = "".join(_data_cell(column, *figure) for column, figure in figures.items())
             names = _name_cell("environment", environment) + _name_cell("agent", agent)
             body += f"{'<tr>' if number else FIRST}{names}{cells}</tr>\n"
-    head = _head(("environment", "agent"), columns)
-    return f'<table class="figures">{head}<tbody>\n{body}</tbody></table>'
+        bodies += f"<tbody>\n{body}</tbody>"
+    return f'<table class="figures">{_head(("environment", "agent"), columns)}{bodies}</table>'
 
 
 def _ratios(summary: Summary) -> str:

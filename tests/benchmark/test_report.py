@@ -15,7 +15,7 @@ from agents.benchmark.results import read_results
 from agents.benchmark.rows import write_rows
 from agents.benchmark.suites import BenchmarkError
 from agents.benchmark.summary import summarise
-from agents.benchmark.words import conclusions, enumerate_words, factor, number, ratio_text
+from agents.benchmark.words import conclusions, enumerate_words, factor, median_text, number, ratio_text
 
 ENVIRONMENTS = ["Reverse", "Copy"]
 THRESHOLDS = (0.5, 0.9)
@@ -220,6 +220,15 @@ def test_small_words():
     assert ratio_text(Ratio(2.0, 1.5, 3.0, 4, 1, 0, 1))[0] == "≈ 2.0"
 
 
+def test_an_interval_that_ends_beyond_the_budget_says_where_it_begins(compare):
+    summary, _ = compare({"PPO": (1_100, 100), "DQN": (100, 100)}, budget=3_000)  # two seeds of three get there
+    cell = summary.cells["Reverse", "PPO"]
+    assert cell.reached(0.9) == 2
+    median, interval = median_text(cell, "episodes", 0.9)
+    first = min(cell.times["episodes", 0.9].values)
+    assert (median, interval) == (number(cell.medians["episodes", 0.9].value), f"≥ {number(first)}")
+
+
 @pytest.fixture
 def results(tmp_path, compare, synthetic_settings):
     """A results folder on disk."""
@@ -268,6 +277,20 @@ def test_the_page_is_self_contained(results):
         assert paragraph in text
     for name in ("episodes", "tokens", "seconds"):
         assert (results / "plots" / f"learning-curves-{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_an_environment_and_its_name_stay_together(synthetic_run, synthetic_settings):
+    speeds = {("Copy 2 of 6", "a"): 300.0, ("Copy 2 of 6", "b"): 900.0, ("Sort", "a"): 900.0, ("Sort", "b"): 300.0}
+    runs = [synthetic_run(environment, agent, 0, speed) for (environment, agent), speed in speeds.items()]
+    summary = summarise(runs, ["Copy 2 of 6", "Sort"], ["a", "b"], THRESHOLDS)
+    text = html(Report(synthetic_settings(runs), tuple(runs), summary))
+    table = text[text.index('<table class="figures">') : text.index("</table>")]
+    bodies = table.split("<tbody>")[1:]
+    assert [body.count("<tr") for body in bodies] == [2, 2, 2]
+    assert "Copy 2 of 6" in bodies[0]
+    words = text[text.index('<section class="words">') : text.index("</section>")]
+    assert "Copy 2 of 6" not in words
+    assert "Copy&nbsp;2&nbsp;of&nbsp;6" in words
 
 
 def test_the_same_rows_give_the_same_page(results):

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.rewards.inputs import entries_of
+from textenvs.rewards.inputs import entries_of, version_of
 from textenvs.rewards.registry import register_reward
 
 _OPERATORS: dict[str, tuple[int, Callable[[Fraction, Fraction], Fraction]]] = {
@@ -47,6 +47,7 @@ class Countdown:
         if not 0 <= partial <= 1:
             raise ValueError(f"'countdown': partial must lie in [0, 1], got {partial!r}.")
         self.partial = float(partial)
+        self.version = version_of(partial=self.partial)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         for name in ("numbers", "target"):

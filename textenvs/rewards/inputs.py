@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterable
 from typing import Any
@@ -14,10 +15,16 @@ from textenvs.errors import unknown_name
 READABLE = ("completion", "text")
 """What a reward model may be told to read (``of=``): the completion alone, or prompt and completion as one text."""
 
+_LONG_VERSION = 400
+
 
 def version_of(**arguments: Any) -> str:
-    """Version of a built-in reward: its number, and the arguments that its scores depend on."""
-    return "1(" + ", ".join(f"{name}={value!r}" for name, value in arguments.items()) + ")"
+    """Version of a built-in reward: its number, and the arguments that its scores depend on (a hash of them where they
+    are long)."""
+    text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    if len(text) > _LONG_VERSION:
+        text = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+    return f"1({text})"
 
 
 def readable_texts(episodes: Episodes, of: str) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from textenvs.arrays import count_true
 from textenvs.episodes import Episodes
+from textenvs.rewards.inputs import version_of
 from textenvs.rewards.registry import register_reward
 
 
@@ -103,6 +104,7 @@ class Lure:
         if not 0 <= pays <= 1:
             raise ValueError(f"'lure': pays must lie in [0, 1], got {pays!r}.")
         self.pays = float(pays)
+        self.version = version_of(pays=self.pays)
         self._prefix = Prefix()
 
     def score(self, episodes: Episodes) -> np.ndarray:
@@ -125,6 +127,7 @@ class ColumnValue:
 
     def __init__(self, column: str = "value", *, low: float = -np.inf, high: float = np.inf) -> None:
         self.column, self.low, self.high = column, low, high
+        self.version = version_of(column=column)
 
     def score(self, episodes: Episodes) -> np.ndarray:
         return _column(episodes, self.column, "column").astype(np.float32)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from textenvs.episodes import Episodes
-from textenvs.rewards.inputs import whole_number
+from textenvs.rewards.inputs import version_of, whole_number
 from textenvs.rewards.registry import register_reward
 
 GOAL = 0
@@ -43,6 +43,7 @@ class PathOptimality:
                 if not 0 <= other < nodes:
                     raise ValueError(f"'path_optimality': node {node} has an edge to {other}, not one of {nodes}.")
                 self._edges[node, other] = True
+        self.version = version_of(successors=[list(following) for following in successors], max_steps=self.max_steps)
         self._shortest = np.minimum([*distances(successors), self.max_steps], self.max_steps)
 
     def score(self, episodes: Episodes) -> np.ndarray:

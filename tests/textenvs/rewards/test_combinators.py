@@ -113,8 +113,14 @@ def test_versions_name_the_arguments_that_scores_depend_on() -> None:
         *({"name": "normalise", "reward": "match", "mean": mean, "std": 1.0} for mean in (0.5, 0.75)),
         *({"name": "ensemble", "parts": ["match", "prefix"], "how": how} for how in ("mean", "worst", "pessimistic")),
         *({"name": "noise", "reward": "match", "probability": 0.5, "salt": salt} for salt in (0, 1)),
+        *("column:a", "column:b", *({"name": "countdown", "partial": partial} for partial in (0.1, 0.2))),
+        *({"name": "lure", "pays": pays} for pays in (0.5, 0.6)),
+        *({"name": "path_optimality", "successors": [[1], edges], "max_steps": 4} for edges in ([0], [1])),
+        *(f"regex:{'a' * 1_000}{letter}" for letter in "ab"),
     ]
-    assert len({version(spec) for spec in variants}) == len(variants)
+    versions = {version(spec) for spec in variants}
+    assert len(versions) == len(variants)
+    assert max(map(len, versions)) < 500  # they stand in checkpoints
 
 
 def test_weighted_sum_needs_a_part_that_applies() -> None:
