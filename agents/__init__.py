@@ -1,5 +1,11 @@
 """Agents that write text, and the floor and ceiling they are measured between."""
 
+try:
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"The agents need their extra: pip install 'textenvs[agents]'. ({error})") from error
+
 from agents.base import Agent
 from agents.baselines import OracleAgent, RandomAgent
 from agents.checkpoint import CheckpointError

@@ -29,7 +29,7 @@ def enumerate_words(parts: Sequence[str]) -> str:
 
 
 def median_text(cell: Cell, axis: str, threshold: float) -> tuple[str, str]:
-    """(median, its interval), with "> …" for what lies beyond the budget, "≥ …" for an interval whose upper end does; the
+    """(median, its interval), with "> …" for what lies beyond the budget and "≥ …" for an interval reaching there; the
     interval is empty for one run."""
     estimate = cell.medians[axis, threshold]
     beyond = f"> {number(cell.observed_up_to(axis), axis)}"
