@@ -27,6 +27,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     parser.add_argument("--max-body-mib", type=float, default=64, help="refuse larger requests (default: %(default)s)")
     arguments = parser.parse_args()
+    if not 0 <= arguments.port <= 65_535:
+        sys.exit(f"--port must lie in 0 … 65535, got {arguments.port}.")
+    if arguments.max_body_mib <= 0:
+        sys.exit(f"--max-body-mib must be positive, got {arguments.max_body_mib:g}.")
     sys.path.insert(0, os.getcwd())  # rewards of one's own: module:attribute
     try:
         import uvicorn

@@ -172,16 +172,20 @@ def lock(out: Path) -> Iterator[None]:
     it ends.
 
     Raises:
-        BenchmarkError: another process holds it.
+        BenchmarkError: another process holds it, or it can be no folder.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise BenchmarkError(f"{out} is a file: choose a folder with --out.")
     holder = FileLock(out.with_name(f".{out.name}.lock"))
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         holder.acquire(timeout=0)
     except Timeout:
         raise BenchmarkError(
             f"Another benchmark is running in {out}. Wait for it, or choose another folder with --out."
         ) from None
+    except OSError as error:
+        raise BenchmarkError(f"There can be no folder {out} ({error}): choose another one with --out.") from error
     try:
         yield
     finally:

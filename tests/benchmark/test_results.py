@@ -102,6 +102,15 @@ def test_setting_aside_deletes_nothing(tiny, tmp_path):
     assert json.loads((tmp_path / "results.old-1" / "settings.json").read_text())["suite"]["name"] == "tiny"
 
 
+def test_what_can_be_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchmarkError, match="file is a file: choose a folder with --out"), lock(tmp_path / "file"):
+        pass
+    with pytest.raises(BenchmarkError, match=r"There can be no folder .*inside"), lock(tmp_path / "file" / "inside"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_one_benchmark_at_a_time(tmp_path):
     out = tmp_path / "results"
     with lock(out), pytest.raises(BenchmarkError, match="Another benchmark is running"), lock(out):

@@ -135,6 +135,8 @@ def test_the_script_and_its_client(served: tuple[subprocess.Popen[str], str]) ->
         (["matches"], "Cannot build the reward 'matches': Unknown reward 'matches'"),
         (['{"name": '], "Cannot build the reward"),
         (["length", "--host", "203.0.113.7", "--port", "0"], "Cannot listen on 203.0.113.7"),
+        (["length", "--port", "99999"], "--port must lie in 0 … 65535, got 99999"),
+        (["length", "--max-body-mib", "0"], "--max-body-mib must be positive, got 0"),
     ],
 )
 def test_the_script_says_why_it_cannot(arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
