@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ def hold_interrupt() -> Iterator[Callable[[], bool]]:
         if pending:
             raise KeyboardInterrupt
         pending = True
+        # Not print: a signal may come in the middle of one.
+        os.write(2, b"\nStopping once this batch has been learnt from; Ctrl-C again stops at once.\n")
 
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

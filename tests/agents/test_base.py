@@ -188,7 +188,7 @@ def test_callbacks_see_every_batch_and_can_stop() -> None:
     assert agent.num_timesteps == 24
 
 
-def test_control_c_waits_for_the_batch_and_leaves_a_consistent_agent() -> None:
+def test_control_c_waits_for_the_batch_and_leaves_a_consistent_agent(capfd: pytest.CaptureFixture[str]) -> None:
     interrupted, straight = tiny(), tiny()
     played = interrupted.envs.step
     count = 0
@@ -203,6 +203,7 @@ def test_control_c_waits_for_the_batch_and_leaves_a_consistent_agent() -> None:
     interrupted.envs.step = step
     with pytest.raises(KeyboardInterrupt):
         interrupted.learn(1_000)
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
     assert interrupted.num_timesteps == 16
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     straight.learn(16)
