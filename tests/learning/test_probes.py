@@ -11,6 +11,8 @@ from agents import DQN, PPO, evaluate_agent
 
 pytestmark = pytest.mark.learning
 
+NEAR = 0.1  # values go on moving by a few hundredths under a constant learning rate; a mistake would move them by more
+
 
 def values(agent: PPO, env_id: str) -> tuple[np.ndarray, np.ndarray]:
     """Values [64, T] of the states of one episode in 64 sub-environments, and their prompts [64, P]."""
@@ -36,20 +38,21 @@ def ppo(name: str, **config: float) -> PPO:
 
 def test_the_value_of_a_constant():
     learnt, _ = values(ppo("ProbeConstant"), "textenvs/ProbeConstant-v0")
-    assert learnt == pytest.approx(1.0, abs=0.05)
+    assert learnt == pytest.approx(1.0, abs=NEAR)
 
 
 def test_a_value_that_depends_on_the_observation():
     learnt, prompts = values(ppo("ProbeObservation"), "textenvs/ProbeObservation-v0")
     assert set(prompts[:, -1].tolist()) == {0, 1}
-    assert learnt[:, 0] == pytest.approx(prompts[:, -1], abs=0.1)
+    # For each of the prompts; a value that does not see them would be 0.5.
+    assert learnt[:, 0] == pytest.approx(prompts[:, -1], abs=0.25)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
 def test_values_are_discounted(gamma):
     learnt, _ = values(ppo("ProbeDiscount", gamma=gamma), "textenvs/ProbeDiscount-v0")
-    assert learnt[:, 0] == pytest.approx(gamma, abs=0.05)
-    assert learnt[:, 1] == pytest.approx(1.0, abs=0.05)
+    assert learnt[:, 0] == pytest.approx(gamma, abs=NEAR)
+    assert learnt[:, 1] == pytest.approx(1.0, abs=NEAR)
 
 
 @pytest.mark.parametrize("agent_class", [PPO, DQN])
@@ -64,4 +67,4 @@ def test_the_best_text(agent_class, name):
 
 def test_the_value_under_a_mask():
     learnt, _ = values(ppo("ProbeMask"), "textenvs/ProbeMask-v0")
-    assert learnt == pytest.approx(1.0, abs=0.1)
+    assert learnt == pytest.approx(1.0, abs=NEAR)
