@@ -336,7 +336,7 @@ def env_share(preset: Preset) -> list[Comparison]:
                 envs.seconds / whole,
                 envs.seconds / whole,
                 envs.seconds / whole,
-                bar=0.05,
+                bar=0.03,
                 lower_is_better=True,
             )
         )

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sb3_contrib import MaskablePPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.base import Agent
@@ -25,19 +27,16 @@ def code_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def cut_short(learn: Callable[..., Any]) -> Callable[..., Any]:
+    """A method ``learn`` that stops after 300 timesteps at most."""
+    return lambda agent, total_timesteps, *args, **kwargs: learn(agent, min(total_timesteps, 300))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In order, in one namespace, as a reader would type them; only the learning is cut short."""
-    learn, sb3_learn = Agent.learn, OnPolicyAlgorithm.learn
-
-    def short_learn(agent: Agent, total_timesteps: int, *args: Any, **kwargs: Any) -> Agent:
-        return learn(agent, min(total_timesteps, 300))
-
-    def short_sb3_learn(agent: Any, total_timesteps: int, *args: Any, **kwargs: Any) -> Any:
-        return sb3_learn(agent, min(total_timesteps, 300))
-
-    monkeypatch.setattr(Agent, "learn", short_learn)
-    monkeypatch.setattr(OnPolicyAlgorithm, "learn", short_sb3_learn)
+    for agent_class in (Agent, OnPolicyAlgorithm, MaskablePPO):
+        monkeypatch.setattr(agent_class, "learn", cut_short(agent_class.learn))
     monkeypatch.chdir(tmp_path)
     before = dict(registry._REGISTRY)
     module = types.ModuleType("readme")  # a real one, so that classes defined in it can be pickled

@@ -1,8 +1,8 @@
-"""Reverse, written by hand as a plain ``gymnasium.Env``: the peer of the speed benchmark.
+"""Tasks written by hand as a plain ``gymnasium.Env``: the peers of the speed benchmark.
 
-It is as lean as the interface allows: no checks, no infos, plain Python numbers on the step path, and under a vector
-environment no copies. Prompts are drawn from Gymnasium's own generator, so the episodes are not those of
-``textenvs/Reverse-v0``; the task is the same.
+They are as lean as the interface allows: no checks, no infos but masks, plain Python numbers on the step path, and
+under a vector environment no copies. Prompts are drawn from Gymnasium's own generator, so the episodes are not those of
+our environments; the tasks are the same.
 """
 
 from __future__ import annotations

@@ -44,6 +44,26 @@ def test_equals_playing_under_the_new_judge(sizes: dict[str, int], judge: Any) -
     np.testing.assert_array_equal(replay.scores, expected.scores)
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("RewardSwap", {"length": 2, "num_symbols": 2, "swap_at": 3}),  # before and after the swap
+        ("NoisyReverse", {"length": 2, "num_symbols": 3}),
+        ("Anagram", {"length": 2, "num_symbols": 4}),
+        ("RandomWalk", {"num_nodes": 6, "max_steps": 3, "edge_probability": 0.5}),
+        ("Addition", {"digits": 1}),
+        ("BitModes", {"length": 4, "num_modes": 2}),
+    ],
+)
+def test_the_default_reward_gives_its_scores_again(name: str, sizes: dict[str, Any]) -> None:
+    replay = filled(None, num_steps=60, env_id=f"textenvs/{name}-v0", **sizes)
+    scores = replay.scores.copy()
+    assert len(set(scores.tolist())) > 1
+    task = textenvs.TextEnv(name, **sizes).task
+    replay.rescore(task.default_reward, task, batch_size=7)
+    np.testing.assert_array_equal(replay.scores, scores)
+
+
 def test_marks_which_version_scored_each_row_and_survives_saving() -> None:
     replay = filled("match", num_steps=8, length=3, num_symbols=3)
     task = textenvs.TextEnv("Reverse", length=3, num_symbols=3).task

@@ -22,6 +22,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import textenvs
 from textenvs import TextEnv, TextVectorEnv
+from textenvs.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS = {"textenvs/ReasoningGym-v0": "reasoning_gym"}  # registered always, made where the extra is installed
@@ -35,13 +36,13 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_the_ids():
-    names = ("Copy", "HiddenTarget", "Keywords", "PrefixLock", "Reverse", "Sort")
     assert sorted(IDS) == IDS
-    for name in names:
-        assert f"textenvs/{name}-v0" in IDS
-        env = gym.make(f"textenvs/{name}-v0")
+    assert len(textenvs.list_envs()) >= 30
+    assert textenvs.list_envs() == sorted(f"textenvs/{name}-v0" for name in TASKS)
+    for env_id in IDS:
+        env = gym.make(env_id)
         assert isinstance(env.unwrapped, TextEnv)
-        assert env.unwrapped.task.name == name
+        assert f"textenvs/{env.unwrapped.task.name}-v0" == env_id
 
 
 @pytest.mark.parametrize(("env_id", "kwargs"), SETTINGS)

@@ -81,7 +81,7 @@ class RewardSwap(TargetTask):
         return np.zeros((len(keys), 0), dtype=np.int64), (episodes >= self.swap_at).astype(np.int64)
 
     def columns(self, prompt_ids: np.ndarray, index: np.ndarray) -> dict[str, Any]:
-        return {"target_ids": self.targets[index]}
+        return {"target_ids": self.targets[np.maximum(index, 0)]}
 
     def oracle(self, prompt_ids: np.ndarray) -> np.ndarray:
         return np.tile(self.targets[int(self.swap_at == 0)], (len(prompt_ids), 1))
