@@ -97,7 +97,9 @@ def test_agreement(reviews):
 def test_nothing_is_called_very_terrible(reviews):
     strong = set(words.STRONG.split())
     for text in reviews.texts:
-        assert not {word for word in re.findall(r"(?:very|extremely|fairly|quite) (\w+)", text)} & strong, text
+        assert not {word for word in re.findall(r"(?:very|extremely|fairly|quite|rather|so) (\w+)", text)} & strong, (
+            text
+        )
 
 
 def test_tenses(grammar):
@@ -295,10 +297,48 @@ def test_prompts(grammar, reviews):
     assert (np.abs(counts - expected)[frequent] < 5 * np.sqrt(expected[frequent])).all()
 
 
-def test_examples_of_the_docs(grammar):
-    page = (Path(__file__).parents[3] / "docs" / "tiny_reviews.md").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def page():
+    return (Path(__file__).parents[3] / "docs" / "tiny_reviews.md").read_text(encoding="utf-8")
+
+
+def test_examples_of_the_docs(grammar, page):
     lines = re.findall(r"^    (\S.*?)  +(\S.*)$", page, flags=re.MULTILINE)[1:]
     assert len(lines) == 5
     for prompt, completion in lines:
         assert grammar.is_grammatical(completion, prompt=prompt), (prompt, completion)
         assert grammar.legal_tokens(np.array([grammar.vocab.encode(prompt)])).any()
+
+
+def test_figures_of_the_docs(grammar, page):
+    automaton = grammar.automaton
+    train, held_out = (len(grammar.prompts(kinds).ids) for kinds in (TRAIN_KINDS, TEST_KINDS))
+    valences = f"{len(words.POSITIVE)} that VADER finds positive, {len(words.NEGATIVE)} negative"
+    assert f"| words | {len(grammar.vocab) - 1}, and EOS: {valences}" in page
+    assert f"| {train:,} to train on, {held_out:,} of held-out kinds" in page
+    assert f"({len(automaton.next_state):,} states, {len(automaton.word):,} transitions)" in page
+    assert f"at most {grammar.max_prompt_length} tokens" in page
+    assert f"fits into the {grammar.max_completion_length} tokens" in page
+
+
+def test_entropy_of_the_docs(grammar, page):
+    """Of 100,000 reviews; the page's last digits stand for more."""
+    found = re.search(r"Entropy: ([\d.]+) nats a review, ([\d.]+) a token.*?at least ([\d.]+)\.\n", page, re.DOTALL)
+    assert found
+    a_review, a_token, perplexity = map(float, found.groups())
+    sample = grammar.sample(100_000, seed=11)
+    nats = -grammar.log_probability(sample.ids)
+    assert nats.mean() == pytest.approx(a_review, abs=0.05 + 4 * nats.std() / len(nats) ** 0.5)
+    assert nats.sum() / sample.lengths.sum() == pytest.approx(a_token, abs=0.003)
+    assert perplexity == pytest.approx(np.exp(a_token), abs=0.01)
+
+
+def test_shuffled_words(grammar, reviews):
+    """The completion's words in another order are no review: none of these."""
+    rng = np.random.default_rng(0)
+    ids = reviews.ids.copy()
+    for row, begin, end in zip(ids, reviews.prompt_lengths.tolist(), (reviews.lengths - 1).tolist(), strict=True):
+        row[begin:end] = rng.permutation(row[begin:end])
+    changed = (ids != reviews.ids).any(axis=1)
+    assert changed.sum() > 10_000
+    assert not grammar.grammatical(ids[changed]).any()

@@ -54,12 +54,12 @@ def test_how_sentiment_is_spread(grammar, score):
     reviews = grammar.sample(3_000, seed=4)
     scores = score(reviews.texts)
     means = [scores[reviews.sentiments == sentiment].mean() for sentiment in SENTIMENTS]
-    np.testing.assert_allclose(means, [0.59, 0.02, -0.56], atol=0.05)
+    np.testing.assert_allclose(means, [0.57, 0.01, -0.53], atol=0.05)
     assert scores.mean() == pytest.approx(0.02, abs=0.05)
-    assert np.quantile(scores, 0.99) == pytest.approx(0.93, abs=0.02)
+    assert np.quantile(scores, 0.99) == pytest.approx(0.92, abs=0.02)
     demonstrations = grammar.demonstrations(2_000, seed=4)
     scores = score([f"{row['prompt']} {row['completion']}" for row in demonstrations])
-    assert scores.mean() == pytest.approx(0.31, abs=0.05)
+    assert scores.mean() == pytest.approx(0.29, abs=0.05)
     assert (score([row["prompt"] for row in demonstrations]) == 0).all()
 
 
