@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ class Vocab:
             else a space.
 
     Raises:
+        TypeError: a token that is not a string.
         ValueError: no tokens, an empty or repeated token, an ``eos`` that is not a token, or a token that contains
             the separator (text would not decode to the same ids).
     """
@@ -27,9 +29,12 @@ class Vocab:
         self.eos = eos
         if not self.tokens:
             raise ValueError("A vocabulary needs at least one token; got an empty sequence.")
+        for i, token in enumerate(self.tokens):
+            if not isinstance(token, str):
+                raise TypeError(f"Tokens are strings; token {i} is {token!r:.100}, a {type(token).__name__}.")
         self._ids = {token: i for i, token in enumerate(self.tokens)}
         if len(self._ids) != len(self.tokens):
-            repeated = sorted({token for token in self.tokens if self.tokens.count(token) > 1})
+            repeated = sorted(token for token, count in Counter(self.tokens).items() if count > 1)
             raise ValueError(f"Tokens must be distinct; repeated: {repeated[:5]}.")
         if "" in self._ids:
             raise ValueError(f"Token {self._ids['']} is the empty string; every token needs a text.")

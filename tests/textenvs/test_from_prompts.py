@@ -193,8 +193,9 @@ def test_an_empty_split_is_an_error() -> None:
         make(["a"], split="test", test_fraction=1e-9)
     with pytest.raises(ValueError, match=r"Unknown split 'tset'.*'test'"):
         make(["a"], split="tset")
-    with pytest.raises(ValueError, match="test_fraction must lie between 0 and 1"):
-        make(["a"], split="test", test_fraction=1.0)
+    for fraction in (1.0, "0.1", True):
+        with pytest.raises(ValueError, match="test_fraction must lie between 0 and 1"):
+            make(["a"], split="test", test_fraction=fraction)
 
 
 # -- length ------------------------------------------------------------------------------------------------------------

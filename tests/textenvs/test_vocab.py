@@ -116,6 +116,20 @@ def test_bad_vocabularies(arguments, message):
         Vocab(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "place"), [([1, 2], "token 0 is 1, a int"), (["a", b"b"], "token 1 is b'b', a bytes")]
+)
+def test_tokens_that_are_no_strings(tokens, place):
+    with pytest.raises(TypeError, match=f"Tokens are strings; {place}"):
+        Vocab(tokens)
+
+
+@pytest.mark.timeout(20)
+def test_a_repeated_token_among_very_many_is_found_at_once():
+    with pytest.raises(ValueError, match=r"distinct; repeated: \['w0', 'w1', 'w10', 'w100', 'w1000'\]"):
+        Vocab([f"w{i}" for i in range(50_257)] * 2)
+
+
 def test_equality_and_copies():
     vocab = Vocab("ab")
     assert vocab == Vocab(["a", "b"])

@@ -22,7 +22,10 @@ _OPERATORS: dict[str, tuple[int, Callable[[Fraction, Fraction], Fraction]]] = {
 }
 """Precedence and meaning; all of them group to the left."""
 
-_TOKEN = re.compile(r"\s*((?:0|[1-9][0-9]*)(?![0-9])|[-+*/()])")
+MOST_DIGITS = 1_000
+"""Of a whole number; Python itself reads no more than 4,300."""
+
+_TOKEN = re.compile(rf"\s*((?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})(?![0-9])|[-+*/()])")
 
 
 @register_reward("countdown")
@@ -63,7 +66,7 @@ class Countdown:
     def _score(self, text: str, numbers: list[int], target: int) -> float:
         used = numbers_in(text)
         if not used or Counter(used) - Counter(numbers):
-            return 0.0
+            return 0.0  # before anything is worked out, so that a long text costs nothing
         value = evaluate(text)
         if value is None:
             return 0.0
@@ -71,12 +74,14 @@ class Countdown:
 
 
 def numbers_in(text: str) -> list[int]:
-    """All whole numbers that occur in a text, from left to right."""
-    return [int(digits) for digits in re.findall(r"[0-9]+", text)]
+    """All whole numbers that occur in a text, from left to right; none if one has more digits than can be read."""
+    runs = re.findall(r"[0-9]+", text)
+    return [int(run) for run in runs] if all(len(run) <= MOST_DIGITS for run in runs) else []
 
 
 def evaluate(text: str) -> Fraction | None:
-    """Value of an arithmetic expression; None if the text is none, or divides by zero.
+    """Value of an arithmetic expression; None if the text is none, divides by zero, or has a number of more than
+    ``MOST_DIGITS`` digits.
 
     Operator precedence by two stacks (Dijkstra's shunting yard), so that no depth of brackets exhausts anything.
     """

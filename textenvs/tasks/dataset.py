@@ -84,8 +84,8 @@ class PromptTask(Task):
             raise ValueError(unknown_name("on_long", on_long, ("error", "truncate", "skip")))
         if on_bad not in ("error", "skip"):
             raise ValueError(unknown_name("on_bad", on_bad, ("error", "skip")))
-        if not 0 < test_fraction < 1:
-            raise ValueError(f"test_fraction must lie between 0 and 1; got {test_fraction}.")
+        if isinstance(test_fraction, bool) or not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
+            raise ValueError(f"test_fraction must lie between 0 and 1; got {test_fraction!r}.")
         if not len(prompts):
             raise ValueError(f"{name}: the prompt set is empty.")
         self.split = split or "train"

@@ -52,6 +52,12 @@ def test_no_depth_of_brackets_and_no_length_exhausts_anything():
     assert evaluate("(" * 100_000 + "1" + ")" * 100_000) == 1
     assert evaluate("(" * 100_000) is None
     assert evaluate("1" + "+1" * 50_000) == 50_001
+    assert evaluate("1" * 1_000) == int("1" * 1_000)
+    for text in ("9" * 5_000, "1+" + "9" * 5_000):  # more digits than Python reads
+        assert evaluate(text) is None
+        assert make_reward("countdown").score(
+            make_episodes([text], vocab=CHARACTERS, numbers=[[9]], target=[9])
+        ).tolist() == [0.0]
 
 
 @given(st.text("123+-*/()", max_size=12))
