@@ -2,16 +2,17 @@
 
     python scripts/play.py textenvs/Reverse-v0                                        # you write
     python scripts/play.py textenvs/Prompts-v0 --env-args split test
-    python scripts/play.py textenvs/Reverse-v0 --checkpoint runs/reverse/checkpoint   # watch, with its probabilities
+    python scripts/play.py --checkpoint runs/reverse                                  # watch, with its probabilities
     python scripts/play.py textenvs/Reverse-v0 --agent OracleAgent --episodes 3
 
-You write a line at a time: it may hold one token or many. An empty line is EOS, #7 is the token with the id 7, and :q
-(or the end of the input) leaves.
+You write a line at a time: it may hold one token or many. An empty line is EOS, #7 #8 are the tokens with the ids 7 and
+8, and :q (or the end of the input) leaves.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import tyro
 import agents
 from agents.base import Agent
 from agents.checkpoint import CheckpointError, load_config
-from textenvs import TextEnv, TextSpec
+from textenvs import TextEnv, TextSpec, list_envs
 from textenvs.errors import unknown_name
 
 EXACT_UP_TO = 4_096
@@ -40,15 +41,15 @@ SHOWN = 40
 class Args:
     """Options."""
 
-    env: tyro.conf.Positional[str]
-    """Environment id."""
+    env: tyro.conf.Positional[str | None] = None
+    """Environment id; with --checkpoint by default the one that the agent was trained on."""
     env_args: dict[str, str] = field(default_factory=dict)
     """Sizes and other arguments of the environment: --env-args length 6 num_symbols 10 (values are JSON)."""
     reward: str | None = None
     """A reward: a name, or JSON of any form that reward= takes. Default: the task's own."""
     checkpoint: Path | None = None
-    """Watch the agent that was saved there; the environment's arguments are then those that it was trained with, unless
-    --env-args says otherwise."""
+    """Watch the agent that was saved there (by its save(), or by train.py --out); the environment's arguments are then
+    those that it was trained with, unless --env-args says otherwise."""
     agent: str | None = None
     """Watch an agent that needs no training: RandomAgent or OracleAgent."""
     episodes: int | None = None
@@ -81,18 +82,20 @@ def main(args: Args) -> None:
     kwargs = {name: from_json(value) for name, value in args.env_args.items()}
     if args.reward is not None:
         kwargs["reward"] = from_json(args.reward)
-    agent = None
+    agent, env_id = None, args.env
     if args.checkpoint is not None:
-        agent, kwargs = load_agent(args.checkpoint, args.env, kwargs)
+        folder = run_checkpoint(args.checkpoint)
+        env_id, kwargs = saved_env(folder, env_id, kwargs)
+    if env_id is None:
+        sys.exit(f"Give the id of an environment, one of {', '.join(list_envs())}; or --checkpoint.")
+    env = make_env(env_id, kwargs)
+    if args.checkpoint is not None:
+        agent = load_agent(folder, env_id, kwargs)
     elif args.agent is not None:
         known = {"RandomAgent": agents.RandomAgent, "OracleAgent": agents.OracleAgent}
         if args.agent not in known:
             sys.exit(unknown_name("agent", args.agent, known) + " Others are watched from a --checkpoint.")
-        agent = known[args.agent](args.env, env_kwargs=kwargs, num_envs=1, seed=args.seed)
-    env: Any = gym.make(args.env, **kwargs).unwrapped
-    if not isinstance(env, TextEnv):
-        sys.exit(f"{args.env} is no text environment.")
-    env.render_mode = "ansi"
+        agent = known[args.agent](env_id, env_kwargs=kwargs, num_envs=1, seed=args.seed)
     if agent is not None:
         agent.seed_prediction(args.seed)
     episodes = args.episodes if args.episodes is not None else (None if agent is None else 1)
@@ -107,6 +110,24 @@ def main(args: Args) -> None:
         print()
     if len(scores) > 1:
         print(f"{len(scores)} texts, mean score {np.nanmean(scores):.3f}")
+
+
+def make_env(env_id: str, kwargs: dict[str, Any]) -> TextEnv:
+    """The environment.
+
+    Raises:
+        SystemExit: there is none of this name, or none with these arguments; or it is no text environment.
+    """
+    try:
+        env: Any = gym.make(env_id, **kwargs).unwrapped
+    except gym.error.UnregisteredEnv as error:
+        sys.exit(f"{error} There are {', '.join(list_envs())}.")
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+        sys.exit(str(error))
+    if not isinstance(env, TextEnv):
+        sys.exit(f"{env_id} is no text environment.")
+    env.render_mode = "ansi"
+    return env
 
 
 # -- a person ----------------------------------------------------------------------------------------------------------
@@ -149,11 +170,12 @@ def read_tokens(env: TextEnv) -> list[int]:
         if not spec.eos_ids:
             print("This task has no EOS: the text is over when its budget is spent.")
         return list(spec.eos_ids[:1])
-    if line[0] == "#" and line[1:].isdecimal():
-        if int(line[1:]) >= spec.num_tokens:
+    if re.fullmatch(r"(#[0-9]{1,9}\s*)+", line):
+        ids = [int(digits) for digits in re.findall("[0-9]+", line)]
+        if max(ids) >= spec.num_tokens:
             print(f"Token ids are 0 … {spec.num_tokens - 1}.")
             return []
-        return [int(line[1:])]
+        return ids
     try:
         return spec.vocab.encode(line)
     except ValueError as error:
@@ -181,27 +203,43 @@ def legal_tokens(env: TextEnv) -> str:
 # -- an agent ----------------------------------------------------------------------------------------------------------
 
 
-def load_agent(folder: Path, env_id: str, kwargs: dict[str, Any]) -> tuple[Agent, dict[str, Any]]:
-    """The agent of a checkpoint, and the arguments of its environment updated by ``kwargs``.
+def run_checkpoint(folder: Path) -> Path:
+    """The checkpoint itself, or the one of a run of train.py."""
+    inner = folder / "checkpoint"
+    return inner if inner.is_dir() and not (folder / "config.json").is_file() else folder
+
+
+def saved_env(folder: Path, env_id: str | None, kwargs: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The environment of a checkpoint unless another is named, and its arguments updated by ``kwargs``.
 
     Raises:
-        SystemExit: no checkpoint, one of an agent that this program does not know, or of another environment.
+        SystemExit: no checkpoint, or one that does not say how its environment was made.
     """
     try:
-        saved = load_config(folder)
+        described = load_config(folder)["env"]
     except CheckpointError as error:
         sys.exit(str(error))
-    if not hasattr(agents, saved["agent"]):
-        sys.exit(f"{folder} is a checkpoint of {saved['agent']!r}, which the package agents does not have.")
-    described = saved["env"]
-    same = described is not None and described["id"] == env_id
-    kwargs = {**(described["kwargs"] if same else {}), **kwargs}
+    if env_id is None and described is None:
+        sys.exit(f"{folder} does not say how its environment was made: give its id, and its arguments as --env-args.")
+    same = described is not None and described["id"] == (env_id or described["id"])
+    return env_id or described["id"], {**(described["kwargs"] if same else {}), **kwargs}
+
+
+def load_agent(folder: Path, env_id: str, kwargs: dict[str, Any]) -> Agent:
+    """The agent of a checkpoint.
+
+    Raises:
+        SystemExit: one of an agent that this program does not know, or of another environment.
+    """
+    name = load_config(folder)["agent"]
+    if not hasattr(agents, name):
+        sys.exit(f"{folder} is a checkpoint of {name!r}, which the package agents does not have.")
     envs = gym.make_vec(env_id, num_envs=1, vectorization_mode="vector_entry_point", **kwargs)
     try:
-        agent: Agent = getattr(agents, saved["agent"]).load(folder, env=envs)
+        agent: Agent = getattr(agents, name).load(folder, env=envs)
     except CheckpointError as error:
         sys.exit(str(error))
-    return agent, kwargs
+    return agent
 
 
 def watch(env: TextEnv, agent: Agent, info: dict[str, Any], args: Args) -> dict[str, Any]:
@@ -268,7 +306,7 @@ def written(env: TextEnv) -> int:
 
 
 def show_end(env: TextEnv, info: dict[str, Any]) -> None:
-    """The parts of the score, and the best text where the task knows it."""
+    """The parts of the score, and a best text where the task knows one."""
     parts = {**info.get("reward_components", {}), **({"gold": info["gold_score"]} if "gold_score" in info else {})}
     if len(parts) > 1:
         print("    " + ", ".join(f"{name} {value:.3f}" for name, value in parts.items()))
@@ -276,9 +314,9 @@ def show_end(env: TextEnv, info: dict[str, Any]) -> None:
         print("    an illegal token ended the text: it has no score")
     try:
         best = env.task.oracle(observation(env)[None, : env.text_spec.prompt_length])
-    except ValueError:  # nobody knows it
+    except (NotImplementedError, ValueError):  # nobody knows one
         return
-    print(f"    the best text: {env.task.vocab.decode_rows(best)[0]}")
+    print(f"    a best text: {env.task.vocab.decode_rows(best)[0]}")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,9 @@ def test_a_person_writes_token_by_token_and_many_at_once(play: Callable[..., lis
     assert lines[1:3] == [f"{prompt} → ", "4 tokens: '0', '1', '2', '3'"]
     assert lines[3] == f"3 tokens left > {prompt} → {a}"
     assert lines[4] == f"2 tokens left > {prompt} → {a}{b}{c}  [score 1.000]"
-    assert lines[5] == f"    the best text: {a}{b}{c}"
+    assert lines[5] == f"    a best text: {a}{b}{c}"
+    many = play("textenvs/Reverse-v0", *SIZES, "--seed", "5", "--episodes", "1", typed=f"#{a} #{b}#{c}\n")
+    assert many[3] == f"3 tokens left > {prompt} → {a}{b}{c}  [score 1.000]"
     ends = [line for line in lines if "[score" in line]
     assert len(ends) == 2
     scores = [float(re.search(r"score (\S+)\]", line)[1]) for line in ends]  # type: ignore[index]
@@ -89,14 +91,14 @@ def test_a_person_writes_token_by_token_and_many_at_once(play: Callable[..., lis
 
 
 def test_an_empty_line_is_eos_and_what_cannot_be_written_is_asked_for_again(play: Callable[..., list[str]]) -> None:
-    lines = play("textenvs/Prompts-v0", "--episodes", "1", typed="a!\n#99\ncat\n\n")
+    lines = play("textenvs/Prompts-v0", "--episodes", "1", typed="a!\n#99\n#2 #99\n#4\nat\n\n")
     assert lines[2].startswith("28 tokens: ' ', ',', 'a', 'b', ")
     assert lines[2].endswith("; an empty line ends the text")
     assert "'!' (piece 1 of 'a!') is not a token" in lines[3]
     assert "Token ids are 0 … 28." in "".join(lines)
     assert re.search(r"^7 tokens left|^8 tokens left", lines[-3]) or "cat" in "".join(lines)
     assert re.search(r"one \w+, two  → cat  \[score 0\.\d{3}\]$", lines[-2])
-    assert lines[-1].startswith("    the best text: ")
+    assert lines[-1].startswith("    a best text: ")
 
 
 def test_a_task_without_eos_says_so_and_the_input_may_end(play: Callable[..., list[str]]) -> None:
@@ -150,6 +152,22 @@ def test_a_saved_agent_is_watched_with_its_probabilities(play: Callable[..., lis
     assert lines[-3].startswith("".join(map(str, obs[:3])) + " → " + "".join(map(str, obs[3:])) + "  [score")
 
 
+def test_the_folder_of_a_run_is_enough(play: Callable[..., list[str]], checkpoint: Path) -> None:
+    """As train.py leaves it: the checkpoint in a folder of that name, which knows its environment."""
+    expected = play("textenvs/Copy-v0", "--checkpoint", str(checkpoint), "--seed", "3")
+    assert play("--checkpoint", str(checkpoint.parent), "--seed", "3") == expected
+    other = play("--checkpoint", str(checkpoint.parent), "--env-args", "split", "test", "--reward", "prefix")
+    assert sum("    wrote" in line for line in other) == 3
+
+
+def test_a_checkpoint_that_does_not_know_its_environment(play: Callable[..., list[str]], tmp_path: Path) -> None:
+    PPO(gym.make_vec("textenvs/Copy-v0", num_envs=4, length=2), width=16, num_layers=1).save(tmp_path / "own")
+    with pytest.raises(SystemExit, match="does not say how its environment was made: give its id, and its arguments"):
+        play("--checkpoint", str(tmp_path / "own"))
+    lines = play("textenvs/Copy-v0", "--env-args", "length", "2", "--checkpoint", str(tmp_path / "own"))
+    assert sum("    wrote" in line for line in lines) == 2
+
+
 def test_watching_with_a_mask_and_an_agent_of_values(
     play: Callable[..., list[str]], script: ModuleType, upwards: str, tmp_path: Path
 ) -> None:
@@ -186,6 +204,11 @@ def test_mistakes_are_named(play: Callable[..., list[str]], checkpoint: Path) ->
             "Give either --checkpoint or",
         ),
         (["CartPole-v1"], "CartPole-v1 is no text environment"),
+        ([], r"Give the id of an environment, one of textenvs/Addition-v0, .*; or --checkpoint"),
+        (["textenvs/Copi-v0"], r"Did you mean: `Copy`.* There are textenvs/Addition-v0, "),
+        (["textenvs/Copy-v0", "--env-args", "lenght", "3"], "Unknown argument of Copy 'lenght'. Did you mean 'length'"),
+        (["textenvs/Copy-v0", "--env-args", "length", "0"], "Copy: length must be at least 1, got 0"),
+        (["textenvs/Copy-v0", "--reward", "mach"], "Unknown reward 'mach'. Did you mean 'match'"),
     ):
         with pytest.raises(SystemExit, match=message):
             play(*arguments)
