@@ -184,6 +184,26 @@ class PromptsRefused(Copy):
         return row[::-1].copy()
 
 
+class ReadsItsOwnTextsWrongly(Copy):
+    """Prompts given as ids are well, as texts they are turned round."""
+
+    def encode_prompt(self, prompt: Any) -> Rows:
+        return super().encode_prompt(prompt[::-1] if isinstance(prompt, str) else prompt)
+
+
+class LooksUpByNumber(Copy):
+    """Of a prompt that was given by itself, which has no number, it takes the last one's answer."""
+
+    def columns(self, prompt_ids: Rows, index: Rows) -> dict[str, Any]:
+        answers = self.oracle(self.prompts_at(np.arange(self.prompt_set.count)))
+        return {"target_ids": answers[index]}
+
+
+class KnowsNumberedPromptsOnly(Copy):
+    def columns(self, prompt_ids: Rows, index: Rows) -> dict[str, Any]:
+        return {"target_ids": self.oracle(self.prompts_at(index))}
+
+
 class FloatPrompts(Copy):
     def draw(self, keys: Rows) -> tuple[Rows, Rows]:
         rows, index = super().draw(keys)
@@ -274,6 +294,9 @@ TASK_FAULTS: list[tuple[type[Task], str]] = [
     (WrongNumbers, "prompts_at.. does not give the prompts whose numbers draw.. says"),
     (WrongNumbers, "prompts_at.. takes any number"),
     (PromptsRefused, "encode_prompt.. does not give back the drawn prompt"),
+    (ReadsItsOwnTextsWrongly, r"encode_prompt\('\d{4}'\) does not give back the drawn prompt with that text"),
+    (LooksUpByNumber, r"column 'target_ids' of the prompt \[0, 0, 0, 0\] is .* where the prompt was given by itself"),
+    (KnowsNumberedPromptsOnly, "columns.. raised ValueError for prompts that were given by themselves"),
     (FloatPrompts, r"draw.. must give prompts int64 \(256, 4\), got float64"),
     (MasksNobodyAsksFor, "it has action_masks.. but has_masks is False"),
     (NotPicklable, "a pickled copy cannot be made in the middle of an episode: .*ickle"),
@@ -339,6 +362,31 @@ class PadsWithZero(Broken):
     def step(self, action: Any) -> Any:
         obs, *others = super().step(action)
         return np.where(obs == 8, 0, obs), *others
+
+
+class ShowsItsOwnArray(Broken):
+    def step(self, action: Any) -> Any:
+        _, *others = super().step(action)
+        return self._engine.rows[0], *others
+
+
+class ShowsItsOwnMask(TextEnv):
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("DyckMasked", length=2, **arguments)
+
+    def _add_mask(self, info: dict[str, Any]) -> None:
+        info["action_mask"] = self._engine.masks.view(np.int8)[0]
+
+
+class TakesAnyOption(Broken):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        known = {name: value for name, value in (options or {}).items() if name in ("prompt", "index")}
+        return super().reset(seed=seed, options=known)
+
+
+class IgnoresOptions(Broken):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed=seed)
 
 
 class GoesOnAfterTheEnd(Broken):
@@ -420,6 +468,12 @@ ENV_FAULTS: list[tuple[type[TextEnv], str]] = [
     (SaysAnotherScore, "has the score 7; its reward model gives it"),
     (Truncates, "says terminated=False, truncated=True; the rules say terminated=True"),
     (PadsWithZero, "wrong padding or tokens: after 1 tokens the observation should be"),
+    (ShowsItsOwnArray, "an observation that was given before changes while the environment goes on: give copies"),
+    (ShowsItsOwnMask, "an action mask that was given before changes while the environment goes on: give copies"),
+    (TakesAnyOption, r"reset\(options={'nonsense': 1}\) must raise"),
+    (IgnoresOptions, r"reset\(options={'nonsense': 1}\) must raise"),
+    (IgnoresOptions, r"reset\(options={'prompt': \[.*\]}\) must begin with the prompt"),
+    (IgnoresOptions, r"reset\(options={'index': \d+}\) must begin with the prompt"),
     (GoesOnAfterTheEnd, "step.. after the end of an episode must raise gymnasium.error.ResetNeeded"),
     (TakesPadding, "padding, must raise gymnasium.error.InvalidAction"),
     (IgnoresSeeds, "two environments with the same seed play different episodes: observation 0 is"),
@@ -476,6 +530,35 @@ def test_a_vector_environment_of_other_scores(register: Callable[..., str]) -> N
 
     env_id = register(entry_point=TextEnv, vector_entry_point=Vector, kwargs={"task": "Copy"})
     with pytest.raises(TextEnvError, match="the vector environment plays other episodes than scalar ones"):
+        check_text_env(env_id)
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "fault"),
+    [
+        ("Copy", "observations", "observations that the vector environment gave before change while it goes on"),
+        ("DyckMasked", "masks", "the vector environment allows other actions than scalar ones in the same states"),
+        ("Copy", "scores", "the vector environment plays other episodes than scalar ones"),
+    ],
+)
+def test_a_vector_environment_with_a_fault_of_its_own(
+    register: Callable[..., str], task: str, method: str, fault: str
+) -> None:
+    class Vector(TextVectorEnv):
+        def step(self, actions: np.ndarray) -> Any:
+            obs, *others, infos = super().step(actions)
+            if method == "observations":
+                obs = self._engine.rows
+            if method == "scores" and "final_info" in infos:
+                infos["final_info"]["score"] = infos["final_info"]["score"] + 1
+            return obs, *others, infos
+
+        def action_masks(self) -> np.ndarray:
+            masks = super().action_masks()
+            return masks[::-1] if method == "masks" else masks
+
+    env_id = register(entry_point=TextEnv, vector_entry_point=Vector, kwargs={"task": task, "length": 3})
+    with pytest.raises(TextEnvError, match=fault):
         check_text_env(env_id)
 
 

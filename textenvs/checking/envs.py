@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.utils.env_checker import check_env
 
-from textenvs.checking.play import copy_faults, episode_faults, seed_faults, vector_faults
+from textenvs.checking.play import copy_faults, episode_faults, option_faults, seed_faults, vector_faults
 from textenvs.checking.scores import oracle_faults, random_faults
 from textenvs.checking.tasks import attribute_faults, column_faults, draw_faults, mask_faults, split_faults
 from textenvs.env import TextEnv
@@ -45,11 +45,12 @@ def check_text_env(env: Any, *, num_episodes: int = 1_024, **arguments: Any) -> 
 
     Checked are: attributes and spaces; prompts, columns and masks as functions of arrays (shapes, padding, the same
     again, independent of the batch, at least one legal action in every state); that the train and test split share no
-    prompt; whole episodes (rows, padding, ends, one score an episode and nothing else); that the same seed gives the
-    same episodes, whatever the global random state and whatever other environments do; that a vector environment plays
-    the episodes of scalar ones; copying and pickling in the middle of an episode; that the oracle reaches the stated
-    optimum and uniform legal actions the stated random score, to within 0.02 and four standard errors (NaN: not
-    stated); and what ``gymnasium.utils.env_checker.check_env`` checks, its warnings included.
+    prompt; whole episodes (rows, padding, ends, one score an episode and nothing else, arrays that stay as they were
+    given); the options of ``reset``; that the same seed gives the same episodes, whatever the global random state and
+    whatever other environments do; that a vector environment plays the episodes of scalar ones; copying and pickling in
+    the middle of an episode; that the oracle reaches the stated optimum and uniform legal actions the stated random
+    score, to within 0.02 and four standard errors (NaN: not stated); and what
+    ``gymnasium.utils.env_checker.check_env`` checks, its warnings included.
 
     Args:
         env: an environment id; a task class, or any function that makes a task or a scalar environment; a task object
@@ -89,6 +90,7 @@ def _all_faults(subject: _Subject, num_episodes: int) -> Iterator[str]:
         ("masks", lambda: mask_faults(task)),
         ("splits", lambda: split_faults(task, subject.make_split)),
         ("episodes", lambda: episode_faults(subject.make)),
+        ("reset(options=…)", lambda: option_faults(subject.make)),
         ("seeds", lambda: seed_faults(subject.make)),
         ("copies", lambda: copy_faults(subject.make)),
         ("vector environment", lambda: vector_faults(subject.make, subject.make_vector)),

@@ -77,6 +77,7 @@ def episode_faults(make: Make) -> Iterator[str]:
     task, spec = base.task, base.text_spec
     first, pad_id = spec.prompt_length, spec.pad_id
     rng = np.random.default_rng(1)
+    given: list[tuple[str, Any, np.ndarray]] = []
     for episode in range(NUM_EPISODES):
         obs, info = env.reset(seed=3 if not episode else None)
         expected = np.full(first + spec.max_new_tokens, pad_id, dtype=np.int64)
@@ -87,6 +88,9 @@ def episode_faults(make: Make) -> Iterator[str]:
             if fault:
                 yield fault
                 return
+            given += [("an observation", obs, obs.copy())]
+            if spec.has_masks:
+                given += [("an action mask", info["action_mask"], info["action_mask"].copy())]
             if over:
                 break
             legal = np.asarray(base.action_masks(), dtype=np.bool_)
@@ -121,6 +125,35 @@ def episode_faults(make: Make) -> Iterator[str]:
             again = _judged_again(base, expected, written, reason, info)
             yield f"the text {text!r:.100} has the score {info['score']:g}; its reward model gives it {again:g}"
         yield from _misuse_faults(env, pad_id)
+    changed = [name for name, array, before in given if not np.array_equal(array, before)]
+    if changed:
+        yield f"{changed[0]} that was given before changes while the environment goes on: give copies"
+
+
+def option_faults(make: Make) -> Iterator[str]:
+    """What ``reset(options=…)`` must take, and what it must refuse."""
+    env = make()
+    base: Any = env.unwrapped
+    task, width = base.task, base.text_spec.prompt_length
+    try:
+        env.reset(seed=9, options={"nonsense": 1})
+    except (TypeError, ValueError):
+        pass
+    else:
+        yield "reset(options={'nonsense': 1}) must raise: an option that is not known must not go unnoticed"
+    if not task.has_prompts:
+        return
+    wanted, index = (array[0] for array in task.draw(np.array([12_345], dtype=np.uint64)))
+    options: dict[str, Any] = {"prompt": wanted.copy()}
+    if index >= 0:
+        options["index"] = int(index)
+    for name, value in options.items():
+        obs, _ = env.reset(seed=9, options={name: value})
+        if not np.array_equal(obs[:width], wanted):
+            yield (
+                f"reset(options={{{name!r}: {value if name == 'index' else value.tolist()}}}) must begin with the "
+                f"prompt {wanted.tolist()}; it begins with {np.asarray(obs)[:width].tolist()}"
+            )
 
 
 def seed_faults(make: Make) -> Iterator[str]:
@@ -195,6 +228,7 @@ def vector_faults(make: Make, make_vector: Callable[[int], Any] | None, num_envs
         return
     envs = make_vector(num_envs)
     singles = [make() for _ in range(num_envs)]
+    bases: list[Any] = [env.unwrapped for env in singles]
     obs, _ = envs.reset(seed=8)
     for i, env in enumerate(singles):
         row, _ = env.reset(seed=8 + i)
@@ -202,9 +236,16 @@ def vector_faults(make: Make, make_vector: Callable[[int], Any] | None, num_envs
             yield f"reset: the vector environment shows {obs[i].tolist()}, the scalar one {np.asarray(row).tolist()}"
             return
     rng = np.random.default_rng(2)
+    shown = [(obs, obs.copy())]
     for _ in range(NUM_STEPS // 4):
-        actions = choose(envs.unwrapped.action_masks(), rng)
+        masks = envs.unwrapped.action_masks()
+        expected = np.stack([np.asarray(base.action_masks()) for base in bases])
+        if not np.array_equal(masks, expected):
+            yield "the vector environment allows other actions than scalar ones in the same states"
+            return
+        actions = choose(masks, rng)
         obs, rewards, terminations, _, infos = envs.step(actions)
+        shown.append((obs, obs.copy()))
         for i, env in enumerate(singles):
             row, reward, terminated, _, info = env.step(actions[i].item())
             theirs = infos["final_obs"][i] if terminations[i] else obs[i]
@@ -212,6 +253,7 @@ def vector_faults(make: Make, make_vector: Callable[[int], Any] | None, num_envs
             if same and terminated:
                 final = infos["final_info"]
                 same = final["finish_reason"][i] == info["finish_reason"]
+                same = same and _score(final, i) == info.get("score")
                 row, _ = env.reset()
                 same = same and np.array_equal(row, obs[i])
             if not same:
@@ -220,6 +262,13 @@ def vector_faults(make: Make, make_vector: Callable[[int], Any] | None, num_envs
                     f"with reward {reward:g} it has {np.asarray(theirs).tolist()} with {rewards[i]:g}"
                 )
                 return
+    if not all(np.array_equal(array, before) for array, before in shown):
+        yield "observations that the vector environment gave before change while it goes on: give copies"
+
+
+def _score(final: dict[str, Any], i: int) -> float | None:
+    """Score of sub-environment i in a vector info; None if it has none."""
+    return float(final["score"][i]) if "score" in final and final["_score"][i] else None
 
 
 def _global_state() -> tuple[Any, ...]:

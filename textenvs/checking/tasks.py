@@ -98,6 +98,10 @@ def draw_faults(task: Task) -> Iterator[str]:
             if not np.array_equal(task.encode_prompt(row), row):
                 yield f"encode_prompt() does not give back the drawn prompt {row.tolist()}"
                 break
+            text = task.vocab.decode(row.tolist())
+            if type(task.vocab) is Vocab and not np.array_equal(task.encode_prompt(text), row):
+                yield f"encode_prompt({text!r:.100}) does not give back the drawn prompt with that text, {row.tolist()}"
+                break
 
 
 def column_faults(task: Task) -> Iterator[str]:
@@ -122,6 +126,48 @@ def column_faults(task: Task) -> Iterator[str]:
             yield f"column {name!r} is another one when asked for again"
         elif not _same([column[i] for i in SOME], some[name]):
             yield f"column {name!r} depends on the other prompts of the batch"
+    if task.has_prompts:
+        yield from _given_prompt_faults(task)
+
+
+def _given_prompt_faults(task: Task) -> Iterator[str]:
+    """Columns of prompts that were given by themselves, whose number is −1: those of the same prompt, or unknown."""
+    _, index = task.draw(KEYS.copy())
+    last = int(index.max())
+    if not 0 <= last < MAX_NUMBERED:
+        return  # prompts without numbers, or too many to look for copies among
+    numbers = np.arange(last + 1)
+    rows = task.prompts_at(numbers)
+    known = task.columns(rows.copy(), numbers)
+    unknown = np.full(len(rows), -1)
+    try:
+        columns = task.columns(rows.copy(), unknown)
+    except Exception as error:
+        yield (
+            f"columns() raised {type(error).__name__} for prompts that were given by themselves, which have the number "
+            f"-1: {error}"
+        )
+        return
+    of_prompt: dict[bytes, list[int]] = {}
+    for i, row in enumerate(rows):
+        of_prompt.setdefault(row.tobytes(), []).append(i)
+    for name in known:
+        for row, value in zip(rows, columns.get(name, ()), strict=False):
+            copies = of_prompt[row.tobytes()]
+            if not _says_unknown(value, task.pad_id) and not any(_equal(known[name][i], value) for i in copies):
+                yield (
+                    f"column {name!r} of the prompt {row.tolist()} is {known[name][copies[0]]!r:.100} by its number, "
+                    f"and {value!r:.100} where the prompt was given by itself, which has the number -1 (None, -1 or "
+                    f"padding says that nothing is known)"
+                )
+                break
+
+
+def _says_unknown(value: Any, pad_id: int) -> bool:
+    """Whether an entry of a column says that nothing is known: None, the number −1, or a row of padding."""
+    if value is None or (isinstance(value, np.ndarray) and value.ndim > 0):
+        return value is None or bool((value == pad_id).all())
+    return isinstance(value, int | np.integer) and value == -1
 
 
 def mask_faults(task: Task) -> Iterator[str]:
