@@ -156,6 +156,54 @@ def test_copies_go_on_alike_and_apart(variant, duplicate, assert_same):
         assert_same(play(third, actions)[-1], expected[-1])  # untouched by what the others did
 
 
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copies_of_every_id(env_id, duplicate, assert_same):
+    """Scalar and native, as ``gym.make`` and ``gym.make_vec`` give them, between two tokens of a text."""
+    env, envs = gym.make(env_id), gym.make_vec(env_id, num_envs=3, vectorization_mode="vector_entry_point")
+    env.reset(seed=2)
+    envs.reset(seed=2)
+    scalar_over = env.step(0)[2]
+    envs.step(np.zeros(3, dtype=np.int64))
+    twin, twins = duplicate(env), duplicate(envs)
+    if scalar_over:
+        assert_same(env.reset(), twin.reset())
+    else:
+        assert_same(env.step(1), twin.step(1))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        actions = rng.integers(envs.single_action_space.n, size=3)
+        assert_same(envs.step(actions), twins.step(actions))
+    state = twins.get_state()
+    envs.step(actions)  # alone: the copy does not notice
+    assert_same(twins.get_state(), state)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_same_seed_gives_the_same_episodes_on_both_classes(env_id, assert_same, of_sub_env):
+    envs = gym.make_vec(env_id, num_envs=2, vectorization_mode="vector_entry_point", autoreset_mode="Disabled")
+    singles = [gym.make(env_id) for _ in range(2)]
+    rng = np.random.default_rng(1)
+    for episode in range(2):
+        seed = 11 if episode == 0 else None
+        obs, _ = envs.reset(seed=seed)
+        for i, env in enumerate(singles):
+            assert np.array_equal(env.reset(seed=None if seed is None else seed + i)[0], obs[i])
+        actions = rng.integers(envs.single_action_space.n, size=(envs.text_spec.max_new_tokens, 2))
+        for t in range(envs.text_spec.max_new_tokens):
+            obs, rewards, over, _, infos = envs.step(actions[t])
+            for i, env in enumerate(singles):
+                row, reward, terminated, _, info = env.step(actions[t, i])
+                assert np.array_equal(row, obs[i])
+                assert (reward, terminated) == (rewards[i], over[i])
+                theirs = of_sub_env(infos, i)
+                assert {name: info[name] for name in ("score", "finish_reason", "length") if name in info} == {
+                    name: theirs[name] for name in ("score", "finish_reason", "length") if name in theirs
+                }
+            if over.any():
+                break
+
+
 def test_environments_made_from_their_spec_again():
     env = gym.make("textenvs/Sort-v0", length=3, reward={"name": "match"})
     again = gym.make(env.spec)
