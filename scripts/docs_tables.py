@@ -1,4 +1,4 @@
-"""Writes the tables in docs/ that come from the registries: environments with example episodes, and reward models.
+"""Writes the tables in docs/ that come from the registries: environments, their arguments and episodes; reward models.
 
 python scripts/docs_tables.py            # write them
 python scripts/docs_tables.py --check    # fail if they are not up to date
@@ -98,6 +98,17 @@ def examples_table(current: str) -> str:
     return "\n".join(rows)
 
 
+def sizes_table(current: str) -> str:
+    """The arguments of each environment id that belong to its task, with their defaults."""
+    rows = ["| id | arguments and their defaults |", "|---|---|"]
+    for tasks in FAMILIES.values():
+        for task in tasks:
+            parameters = inspect.signature(task).parameters.values()
+            shown_arguments = [f"`{each.name}={each.default!r}`" for each in parameters if each.name != "split"]
+            rows.append(f"| `textenvs/{task.name}-v0` | {', '.join(shown_arguments) or 'none'} |")
+    return "\n".join(rows)
+
+
 def every_env(current: str, rows: list[str]) -> Iterator[tuple[str, str, textenvs.TextEnv]]:
     """Family, id and environment, family by family. Where an extra is not installed, the present row is kept."""
     for family, tasks in FAMILIES.items():
@@ -131,17 +142,18 @@ def known(value: float, form: str) -> str:
     return "–" if math.isnan(value) else format(value, form)
 
 
-TABLES = {
-    "rewards.md": ("table of rewards", rewards_table),
-    "environments.md": ("table of environments", envs_table),
-    "tasks.md": ("example episodes", examples_table),
-}
+TABLES = [
+    ("rewards.md", "table of rewards", rewards_table),
+    ("environments.md", "table of environments", envs_table),
+    ("tasks.md", "example episodes", examples_table),
+    ("tasks.md", "table of sizes", sizes_table),
+]
 
 
 def main(args: Args) -> None:
     """Write or check every table."""
     stale = []
-    for file, (name, make_table) in TABLES.items():
+    for file, name, make_table in TABLES:
         path = DOCS / file
         text = path.read_text(encoding="utf-8")
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
@@ -149,7 +161,7 @@ def main(args: Args) -> None:
         table, after = rest.split(end)
         current = f"{before}{begin}{make_table(table)}\n{end}{after}"
         if current != text:
-            stale.append(path.name)
+            stale.append(f"{path.name} ({name})")
             if not args.check:
                 path.write_text(current, encoding="utf-8")
     if stale and args.check:

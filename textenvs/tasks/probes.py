@@ -1,4 +1,4 @@
-"""Probes: environments so small that each can be failed by one mistake of an agent only. See docs/probes.md."""
+"""Probes: environments so small that the first one which an agent fails names its mistake. See docs/probes.md."""
 
 from __future__ import annotations
 
