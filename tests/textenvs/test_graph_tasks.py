@@ -48,5 +48,6 @@ def test_impossible_graphs():
         make_task("RandomWalk", num_nodes=6, max_steps=2, edge_probability=0.001)
     with pytest.raises(ValueError, match="a walk cannot begin at its goal, 'a'"):
         make_task("RandomWalk").encode_prompt([0])
-    with pytest.raises(ValueError, match=r"edge_probability must lie in \(0, 1\]"):
-        make_task("RandomWalk", edge_probability=0)
+    for wrong in (0, 1.1, "0.5", True):
+        with pytest.raises(ValueError, match=r"edge_probability must lie in \(0, 1\]"):
+            make_task("RandomWalk", edge_probability=wrong)

@@ -63,7 +63,8 @@ class RandomWalk(PromptSetTask):
         check_size(self.name, "num_nodes", num_nodes, 6, 62)
         check_size(self.name, "max_steps", max_steps, 1)
         check_size(self.name, "task_seed", task_seed, 0)
-        if not 0 < edge_probability <= 1:
+        probability = edge_probability
+        if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 < probability <= 1:
             raise ValueError(f"{self.name}: edge_probability must lie in (0, 1], got {edge_probability!r}.")
         self.split = check_split(self.name, split, has_prompts=True)
         names = string.ascii_letters + string.digits
