@@ -51,6 +51,11 @@ class ReplayLearner(Agent):
         """What is logged besides losses."""
         return {}
 
+    def _num_updates(self) -> int:
+        """Gradient steps after this window."""
+        updates: int = self.config.updates_per_window
+        return updates
+
     def learn_offline(self, num_updates: int) -> Metrics:
         """Learn from what the buffer holds, without playing.
 
@@ -82,7 +87,7 @@ class ReplayLearner(Agent):
         self.replay.add(rollout)
         losses = dict.fromkeys(self.loss_names, float("nan"))
         if len(self.replay) >= max(config.learning_starts, config.batch_size):
-            losses = self.learn_offline(config.updates_per_window)
+            losses = self.learn_offline(self._num_updates())
         charts = {"charts/replay_episodes": float(len(self.replay))}
         return episode_metrics(rollout) | losses | self._charts() | charts
 
@@ -273,16 +278,13 @@ class OffPolicyAgent(ReplayLearner):
             self._after_step()
         return torch.stack([x.detach() for x in logged])
 
+    def _shares(self) -> dict[str, float]:
+        """What parts of a minibatch are drawn otherwise than uniformly, as ``EpisodeReplay.sample`` takes them."""
+        return {name: getattr(self.config, name) for name in ("recent_share", "score_share", "rare_share")}
+
     def _sample_batch(self) -> Batch:
         config, spec = self.config, self.text_spec
-        replayed = self.replay.sample(
-            config.batch_size,
-            self.rng,
-            recent=config.recent_episodes,
-            recent_share=config.recent_share,
-            score_share=config.score_share,
-            rare_share=config.rare_share,
-        )
+        replayed = self.replay.sample(config.batch_size, self.rng, recent=config.recent_episodes, **self._shares())
         rows = torch.from_numpy(replayed.rows).to(self.device)
         lengths = torch.from_numpy(replayed.lengths).to(self.device)
         mask = step_mask(lengths, spec.max_new_tokens)
