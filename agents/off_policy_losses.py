@@ -185,9 +185,9 @@ def continuation_evidence(
 ) -> tuple[Tensor, Tensor]:
     """Whether what tokens are said to make of the rest of the text shows in the scores: (Σ x y, Σ x²), two scalars.
 
-    x = c(s_t, a_t) − E_π c(s_t, ·) is what token a_t promises beyond the average of the policy; y is what came after it
-    beyond that average. The slope Σ x y / Σ x² of their regression is 1 where the promises hold, 0 where they are noise.
-    The last token of a text has no continuation and does not count.
+    x = c(s_t, a_t) − E_π c(s_t, ·) is what token a_t promises beyond the average of the policy; y is what came after
+    it beyond that average. The slope Σ x y / Σ x² of their regression is 1 where the promises hold, 0 where they are
+    noise. The last token of a text has no continuation and does not count.
 
     Args:
         probabilities: [B, T, V] π of the policy that wrote.

@@ -57,8 +57,8 @@ class ReturnDecompositionConfig(OffPolicyConfig):
     adapt_updates: bool = True
     """Fewer gradient steps, down to one a window, while the fit explains new episodes worse than their mean does."""
     imitation_coef: float = 10.0
-    """Weight of self-imitation where scores are all or nothing (the buffer has seen two different ones): until some text
-    succeeds there is nothing to decompose, and then it is rare."""
+    """Weight of self-imitation where scores are all or nothing (the buffer has seen two different ones): until some
+    text succeeds there is nothing to decompose, and then it is rare."""
     rare_share: float = 1 / 3
     """There, too: share of every minibatch in which every score occurs equally often."""
 
