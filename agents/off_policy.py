@@ -51,11 +51,6 @@ class ReplayLearner(Agent):
         """What is logged besides losses."""
         return {}
 
-    def _num_updates(self) -> int:
-        """Gradient steps after this window."""
-        updates: int = self.config.updates_per_window
-        return updates
-
     def learn_offline(self, num_updates: int) -> Metrics:
         """Learn from what the buffer holds, without playing.
 
@@ -87,7 +82,7 @@ class ReplayLearner(Agent):
         self.replay.add(rollout)
         losses = dict.fromkeys(self.loss_names, float("nan"))
         if len(self.replay) >= max(config.learning_starts, config.batch_size):
-            losses = self.learn_offline(self._num_updates())
+            losses = self.learn_offline(config.updates_per_window)
         charts = {"charts/replay_episodes": float(len(self.replay))}
         return episode_metrics(rollout) | losses | self._charts() | charts
 

@@ -49,13 +49,11 @@ class ReturnDecompositionConfig(OffPolicyConfig):
     """τ: tokens are drawn from softmax((f + κ c) / τ), in units of the reward."""
     epsilon: float = 0.02
     """… or, with this probability, uniformly."""
-    initial_std: float = 0.1
+    initial_std: float = 0.01
     """Standard deviation of the weights that f begins with: above τ, so that the first texts of a prompt differ from
     those of another, and each is more of a kind."""
     continuation_coef: float = 0.1
     """Weight of the loss of c; 0: there is no c, and the policy looks at f alone."""
-    adapt_updates: bool = True
-    """Fewer gradient steps, down to one a window, while the fit explains new episodes worse than their mean does."""
     imitation_coef: float = 10.0
     """Weight of self-imitation where scores are all or nothing (the buffer has seen two different ones): until some
     text succeeds there is nothing to decompose, and then it is rare."""
@@ -126,7 +124,8 @@ class ReturnDecomposition(OffPolicyAgent):
 
     def _heads(self) -> dict[str, int]:
         num_tokens = self.text_spec.num_tokens
-        return {"contributions": num_tokens, "continuation": num_tokens, "baseline": 1}
+        continuation = {"continuation": num_tokens} if self.config.continuation_coef else {}
+        return {"contributions": num_tokens, "baseline": 1} | continuation
 
     def _build(self) -> None:
         super()._build()
@@ -136,46 +135,37 @@ class ReturnDecomposition(OffPolicyAgent):
             weight: Any = self.network.heads["contributions"].weight
             weight.mul_(config.initial_std / weight.std())
         self.fit = Fit()
-        self.updates = float(config.updates_per_window)
         self.all_or_nothing = False
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
     def _collect(self, num_steps: int) -> Rollout:
         rollout = super()._collect(num_steps)
-        if len(rollout):
-            self._measure_fit(rollout)
+        if rollout.terminated.any():  # texts that were cut off have no score
+            self._measure_fit(rollout, np.flatnonzero(rollout.terminated))
         return rollout
 
     @torch.no_grad()
-    def _measure_fit(self, rollout: Rollout) -> None:
+    def _measure_fit(self, rollout: Rollout, which: np.ndarray) -> None:
         """What the present weights make of new episodes, before they learn from them."""
-        config, scores = self.config, rollout.scores
-        rows, lengths, scaled = (
-            torch.from_numpy(x).to(self.device) for x in (rollout.rows, rollout.lengths, scores * config.reward_scale)
-        )
+        config, heads, scores = self.config, self.network.heads, rollout.scores[which]
+        rows, lengths = (torch.from_numpy(x[which]).to(self.device) for x in (rollout.rows, rollout.lengths))
         mask = step_mask(lengths, self.text_spec.max_new_tokens)
-        action_masks = None
-        if rollout.action_masks is not None:
-            action_masks = torch.from_numpy(rollout.action_masks).to(self.device) | ~mask[..., None]
         actions = rows[:, self.text_spec.prompt_length :].clamp(max=self.text_spec.num_tokens - 1)
         hidden = self.network(rows)
-        contributions, continuations = (self.network.heads[name](hidden) for name in ("contributions", "continuation"))
-        taken = torch.where(mask, take(contributions, actions), 0.0)
-        remaining = scaled - self._baseline(hidden)
-        errors = (taken.sum(1) - remaining) / config.reward_scale
+        contributions = torch.where(mask, take(heads["contributions"](hidden), actions), 0.0)
+        remaining = torch.from_numpy(scores).to(self.device) * config.reward_scale - self._baseline(hidden)
+        errors = (contributions.sum(1) - remaining) / config.reward_scale
         self.fit.add_scores(scores, scores + errors.cpu().numpy())
-        if not self.num_gradient_steps:
-            return
-        policy = self._explore(self._values(hidden), action_masks)
-        kept, promised = continuation_evidence(policy, taken, continuations, actions, remaining, mask)
-        self.fit.add_evidence(kept.item(), promised.item(), len(rollout))
-        if config.adapt_updates:
-            factor = 0.9 if self.fit.explained_variance < 0 else 1.1
-            self.updates = min(max(self.updates * factor, 1.0), float(config.updates_per_window))
-
-    def _num_updates(self) -> int:
-        return round(self.updates)
+        if config.continuation_coef and self.num_gradient_steps:
+            action_masks = None
+            if rollout.action_masks is not None:
+                action_masks = torch.from_numpy(rollout.action_masks[which]).to(self.device) | ~mask[..., None]
+            policy = self._explore(self._values(hidden), action_masks)
+            kept, promised = continuation_evidence(
+                policy, contributions, heads["continuation"](hidden), actions, remaining, mask
+            )
+            self.fit.add_evidence(kept.item(), promised.item(), len(which))
 
     def learn_offline(self, num_updates: int) -> Metrics:
         self.all_or_nothing = len(np.unique(self.replay.scores)) == 2
@@ -219,7 +209,6 @@ class ReturnDecomposition(OffPolicyAgent):
         return {
             "charts/explained_variance": self.fit.explained_variance,
             "charts/continuation_trust": self.fit.trust,
-            "charts/updates_per_window": self.updates,
         }
 
     # -- acting --------------------------------------------------------------------------------------------------------
@@ -247,8 +236,8 @@ class ReturnDecomposition(OffPolicyAgent):
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def _get_state(self) -> Tree:
-        return super()._get_state() | {"fit": asdict(self.fit), "updates": self.updates}
+        return super()._get_state() | {"fit": asdict(self.fit)}
 
     def _set_state(self, state: Tree) -> None:
         super()._set_state(state)
-        self.fit, self.updates = Fit(**state["fit"]), state["updates"]
+        self.fit = Fit(**state["fit"])
