@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -83,7 +83,7 @@ class SB3Agent(ABC):
     """The algorithm."""
 
     def __init__(self, env: VectorEnv, *, seed: int = 0, **config: Any) -> None:
-        self.config: Any = make_config(self.Config, {**config, "num_envs": env.num_envs})
+        self.config: Any = cast(Any, make_config(self.Config, {**config, "num_envs": env.num_envs}))
         self.text_spec = find_text_spec(env)
         if self.text_spec.has_masks:
             raise ValueError("Stable-Baselines3's agents know no masks: choose a task without.")

@@ -103,8 +103,8 @@ def environment(name: str, episodes: int, label: str, **sizes: int) -> Environme
 
 
 SORT = environment("Sort", 8_000, "3 of 8", length=3, num_symbols=8)
-SMALL_REVERSE = environment("Reverse", 1_500, "3 of 6", length=3, num_symbols=6)
-SMALL_HIDDEN_TARGET = environment("HiddenTarget", 1_000, "6 of 8", length=6, num_symbols=8)
+SMALL_REVERSE = environment("Reverse", 1_200, "3 of 6", length=3, num_symbols=6)
+SMALL_HIDDEN_TARGET = environment("HiddenTarget", 600, "6 of 8", length=6, num_symbols=8)
 LONG_REVERSE = EnvironmentSetting("Reverse 4 of 8", REVERSE.env_id, 10_000, REVERSE.kwargs)
 
 TITLES = {
@@ -123,7 +123,7 @@ def _presets() -> dict[str, tuple[Section, ...]]:
             "seconds", TITLES["seconds"], "seconds", seconds, SECONDS_GRID, (LONG_REVERSE, HIDDEN_TARGET), quick_ppo,
             1, 5,
         ),
-        Section("dqn", TITLES["dqn"], "episodes", (OUR_DQN, SB3_DQN), DQN_GRID, quick_dqn, quick_dqn, 1, 5),
+        Section("dqn", TITLES["dqn"], "episodes", (OUR_DQN, SB3_DQN), DQN_GRID, quick_dqn, quick_dqn[:1], 1, 5),
     )  # fmt: skip
     full_ppo, full_dqn = (REVERSE, HIDDEN_TARGET, SORT), (*quick_dqn, REVERSE, HIDDEN_TARGET)
     full = (
