@@ -1,14 +1,9 @@
-"""Judges that no sum over tokens explains, for environments of symbols: where return decomposition should break.
+"""Judges that no sum over tokens explains, for environments of symbols: where return decomposition may break.
 
-They are given as ``reward="agents.benchmark.hard_rewards:mod_sum"``.
+They are given as ``reward="agents.benchmark.hard_rewards:sacrifice"``.
 """
 
 from __future__ import annotations
-
-
-def mod_sum(prompts: list[str], completions: list[str]) -> list[float]:
-    """1 where the completion's digits have the prompt's sum modulo 8, else 0: no token is right or wrong by itself."""
-    return [float(_sum(prompt) == _sum(text)) for prompt, text in zip(prompts, completions, strict=True)]
 
 
 def sacrifice(completions: list[str]) -> list[float]:
@@ -20,7 +15,3 @@ def sacrifice(completions: list[str]) -> list[float]:
         share = rest.count("1" if first == "0" else "2") / max(len(rest), 1)
         scores.append(share if first == "0" else 0.2 + 0.1 * share)
     return scores
-
-
-def _sum(text: str) -> int:
-    return sum(int(character) for character in text) % 8
