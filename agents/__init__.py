@@ -13,6 +13,7 @@ from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent
 from agents.lm import LMActorCritic
 from agents.ppo import PPO
+from agents.return_decomposition import ReturnDecomposition
 from agents.sac import DiscreteSAC
 from agents.soft_q import SoftQ
 
@@ -26,6 +27,7 @@ __all__ = [
     "LMActorCritic",
     "OracleAgent",
     "RandomAgent",
+    "ReturnDecomposition",
     "SoftQ",
     "evaluate_agent",
 ]

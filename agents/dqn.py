@@ -199,13 +199,13 @@ def exploration_probabilities(
     """π(a) = (1 − ε) softmax(Q / temperature)(a) + ε / (number of legal actions), illegal actions 0.
 
     Args:
-        q_values: [N, V].
+        q_values: [..., V].
         temperature: 0 is its limit: all on the largest Q, the first of equals.
-        epsilon: [N] ε.
-        action_masks: [N, V] bool, True where legal; None: all are.
+        epsilon: [...] ε.
+        action_masks: [..., V] bool, True where legal; None: all are.
 
     Returns:
-        [N, V], rows sum to 1.
+        [..., V], rows sum to 1.
     """
     legal = torch.ones_like(q_values, dtype=torch.bool) if action_masks is None else action_masks
     if temperature > 0:
@@ -213,7 +213,7 @@ def exploration_probabilities(
     else:
         best = F.one_hot(masked_max(q_values, action_masks)[1], q_values.shape[-1])
     uniform = legal / legal.sum(-1, keepdim=True)
-    return (1 - epsilon[:, None]) * best + epsilon[:, None] * uniform
+    return (1 - epsilon[..., None]) * best + epsilon[..., None] * uniform
 
 
 class DQN(ReplayLearner):

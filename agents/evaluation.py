@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from agents.base import Agent, find_text_spec, make_envs
+from agents.base import find_text_spec, make_envs
 from agents.collect import Collector
+from textenvs.spec import TextSpec
+
+
+class Predictor(Protocol):
+    """What is asked of an agent here; ours fulfil it."""
+
+    text_spec: TextSpec
+
+    def predict(
+        self,
+        obs: np.ndarray,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_mask: np.ndarray | None = None,
+    ) -> tuple[Any, None]:
+        """See :meth:`agents.base.Agent.predict`."""
+        ...
+
+    def seed_prediction(self, seed: int) -> None:
+        """See :meth:`agents.base.Agent.seed_prediction`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +51,7 @@ class Evaluation:
 
 
 def evaluate_agent(
-    agent: Agent,
+    agent: Predictor,
     env_id: str,
     *,
     split: str,

@@ -273,16 +273,13 @@ class OffPolicyAgent(ReplayLearner):
             self._after_step()
         return torch.stack([x.detach() for x in logged])
 
+    def _shares(self) -> dict[str, float]:
+        """What parts of a minibatch are drawn otherwise than uniformly, as ``EpisodeReplay.sample`` takes them."""
+        return {name: getattr(self.config, name) for name in ("recent_share", "score_share", "rare_share")}
+
     def _sample_batch(self) -> Batch:
         config, spec = self.config, self.text_spec
-        replayed = self.replay.sample(
-            config.batch_size,
-            self.rng,
-            recent=config.recent_episodes,
-            recent_share=config.recent_share,
-            score_share=config.score_share,
-            rare_share=config.rare_share,
-        )
+        replayed = self.replay.sample(config.batch_size, self.rng, recent=config.recent_episodes, **self._shares())
         rows = torch.from_numpy(replayed.rows).to(self.device)
         lengths = torch.from_numpy(replayed.lengths).to(self.device)
         mask = step_mask(lengths, spec.max_new_tokens)

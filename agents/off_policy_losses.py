@@ -141,3 +141,80 @@ def path_consistency_loss(
 
 
 # -- return decomposition ----------------------------------------------------------------------------------------------
+
+
+def return_decomposition_loss(contributions: Tensor, baseline: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the episodes of (b + Σ_t f_t − score)², a scalar: contributions of the tokens that add up to the score.
+
+    Efroni et al. 2021, "Reinforcement Learning with Trajectory Feedback"; Ren et al. 2022, "Learning Long-Term Reward
+    Redistribution via Randomized Return Decomposition", equation 4. Where the score is a function of the text, as here,
+    episodes of any policy will do, and neither targets nor importance weights are needed.
+
+    Args:
+        contributions: [B, T] f_t of the tokens written.
+        baseline: [B] b, what the prompt alone lets expect.
+        scores: [B].
+        mask: [B, T] bool, the generated tokens.
+    """
+    errors = baseline + torch.where(mask, contributions, 0.0).sum(1) - scores
+    return errors.square().mean()
+
+
+def continuation_targets(probabilities: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """What the continuation after token t is worth, [B, T]: Σ_a π(a|s_{t+1}) (f + c)(s_{t+1}, a), 0 after the last one.
+
+    Expected SARSA on contributions in place of rewards (van Seijen et al. 2009, "A Theoretical and Empirical Analysis
+    of Expected Sarsa").
+
+    Args:
+        probabilities: [B, T, V] π.
+        values: [B, T, V] f + c, contribution and continuation of each token.
+        mask: [B, T] bool, the generated tokens.
+    """
+    expected = torch.where(mask, (probabilities * values).sum(-1), 0.0)
+    return F.pad(expected[:, 1:], (0, 1))
+
+
+def continuation_evidence(
+    probabilities: Tensor,
+    contributions: Tensor,
+    continuations: Tensor,
+    actions: Tensor,
+    remaining: Tensor,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Whether what tokens are said to make of the rest of the text shows in the scores: (Σ x y, Σ x²), two scalars.
+
+    x = c(s_t, a_t) − E_π c(s_t, ·) is what token a_t promises beyond the average of the policy; y is what came after
+    it beyond that average. The slope Σ x y / Σ x² of their regression is 1 where the promises hold, 0 where they are
+    noise. The last token of a text has no continuation and does not count.
+
+    Args:
+        probabilities: [B, T, V] π of the policy that wrote.
+        contributions: [B, T] f of the tokens written.
+        continuations: [B, T, V] c of every token.
+        actions: [B, T] int64, the tokens written.
+        remaining: [B] the scores less the baseline: what the contributions should add up to.
+        mask: [B, T] bool, the generated tokens.
+    """
+    earned = torch.where(mask, contributions, 0.0).cumsum(1)
+    average = (probabilities * continuations).sum(-1)
+    promised = continuations.gather(-1, actions[..., None])[..., 0] - average
+    came = remaining[:, None] - earned - average
+    counts = mask & F.pad(mask[:, 1:], (0, 1))
+    zero = promised.new_zeros(())
+    return torch.where(counts, promised * came, zero).sum(), torch.where(counts, promised**2, zero).sum()
+
+
+def self_imitation_loss(logprobs: Tensor, gains: Tensor, mask: Tensor) -> Tensor:
+    """−mean over the episodes of max(gain, 0) · Σ_t log π(a_t|s_t), a scalar: texts that were better than expected are
+    written again.
+
+    Oh et al. 2018, "Self-Imitation Learning", equation 2, with one gain for the whole text.
+
+    Args:
+        logprobs: [B, T] of the tokens written, with gradients.
+        gains: [B] score − what was expected; no gradient goes into it.
+        mask: [B, T] bool, the generated tokens.
+    """
+    return -(torch.where(mask, logprobs, 0.0).sum(1) * gains.detach().clamp(min=0)).mean()

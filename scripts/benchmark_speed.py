@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -27,17 +26,13 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rich.console import Console
-from stable_baselines3 import PPO as StableBaselinesPPO
 
 import textenvs.errors
-from agents import DQN, PPO
-from agents.base import Agent
-from agents.benchmark import lm_speed, trl_peer
+from agents.benchmark import agent_speed, lm_speed, trl_peer
+from agents.benchmark.agent_speed import AgentPreset
 from agents.benchmark.handwritten import HandwrittenAddition, HandwrittenDyckMasked, HandwrittenReverse
 from agents.benchmark.lm_speed import LMPreset
-from agents.benchmark.sb3_peers import transformer_dqn, transformer_ppo
 from agents.benchmark.speed import Comparison, compare
-from textenvs import as_sb3_vec_env
 
 
 @dataclass(frozen=True)
@@ -54,16 +49,8 @@ class Preset:
     """Steps of Gymnasium's vector environment per round."""
     scalar_steps: int
     """Steps of one environment per round."""
-    agent_rounds: int
-    """Turns of our agents and the peer's."""
-    ppo_timesteps: int
-    """Timesteps that PPO learns from per round."""
-    dqn_timesteps: int
-    """Timesteps that DQN learns from per round."""
-    seconds_budget: float
-    """How long an agent may take to reach 0.9."""
-    seconds_seeds: int
-    """Seeds of the runs to 0.9."""
+    agents: AgentPreset
+    """Of our agents and Stable-Baselines3's."""
     lm: LMPreset
     """Of language models."""
 
@@ -75,11 +62,7 @@ PRESETS = {
         native_steps=1_000,
         sync_steps=40,
         scalar_steps=5_000,
-        agent_rounds=5,
-        ppo_timesteps=2_048,
-        dqn_timesteps=256,
-        seconds_budget=90.0,
-        seconds_seeds=3,
+        agents=agent_speed.FULL,
         lm=lm_speed.FULL,
     ),
     "smoke": Preset(
@@ -88,11 +71,7 @@ PRESETS = {
         native_steps=20,
         sync_steps=5,
         scalar_steps=100,
-        agent_rounds=1,
-        ppo_timesteps=1_024,
-        dqn_timesteps=256,
-        seconds_budget=1.0,
-        seconds_seeds=1,
+        agents=agent_speed.SMOKE,
         lm=lm_speed.SMOKE,
     ),
 }
@@ -247,205 +226,13 @@ def scalar_rate(env: gym.Env, steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
-# ------------------------------------------------------------------------------------------------- agents
-
-AGENT_LENGTHS = (4, 8, 16)
-"""Sizes of ``Reverse`` that the agents are timed on: the default, twice and four times that."""
-
-
-def ppo(preset: Preset) -> list[Comparison]:
-    """Our PPO against Stable-Baselines3's with the same transformer as features extractor: equal rollouts, minibatches,
-    epochs, and the same native vector environment. Its transformer reads each prefix by itself, ours a row at once.
-
-    Each size with our own defaults (64 episodes cut into 4 minibatches), and the smallest with minibatches of 256
-    timesteps too: the smaller the minibatch, the more of both times is the fixed cost of an operation.
-    """
-    comparisons = []
-    for length, num_steps, num_minibatches in [(4, 4, 4), (4, 16, 4), (8, 8, 4), (16, 16, 4)]:
-        sizes: dict[str, Any] = {"num_steps": num_steps, "epochs": 4, "num_minibatches": num_minibatches, "seed": 0}
-        # No early end of an update (target_kl): the peer has none.
-        ours = PPO(reverse_envs(64, length), target_kl=None, **sizes)
-        peers = transformer_ppo(reverse_envs(64, length), **sizes)
-        what = f"PPO on Reverse, {length} symbols, minibatches of {64 * num_steps // num_minibatches} timesteps"
-        comparisons.append(
-            compare_learning("PPO", what, ours, peers, preset.ppo_timesteps, preset.agent_rounds, bar=3.0)
-        )
-    return comparisons
-
-
-def dqn(preset: Preset) -> list[Comparison]:
-    """Our DQN against Stable-Baselines3's with the same transformer: equal gradient samples per environment step."""
-    comparisons = []
-    for length in AGENT_LENGTHS:
-        ours = DQN(reverse_envs(16, length), seed=0, num_steps=length, updates_per_window=16, batch_size=32)
-        peers = transformer_dqn(
-            reverse_envs(16, length),
-            num_steps=length,
-            updates=16,
-            batch_size=32 * length,  # transitions: as many as 32 episodes have
-            learning_starts=64 * length,
-            seed=0,
-        )
-        # Both begin to learn after 64 episodes.
-        for agent in (ours, peers):
-            agent.learn(65 * length)
-        what = f"DQN on Reverse, {length} symbols, minibatches of {32 * length} timesteps"
-        comparisons.append(
-            compare_learning("DQN", what, ours, peers, preset.dqn_timesteps, preset.agent_rounds, bar=5.0)
-        )
-    return comparisons
-
-
-def compare_learning(
-    name: str, what: str, ours: Agent, peers: Any, timesteps: int, rounds: int, bar: float
-) -> Comparison:
-    """Timesteps per second of ``learn``, rollouts and updates together."""
-
-    def our_rate() -> float:
-        start, before = time.perf_counter(), ours.num_timesteps
-        ours.learn(timesteps)
-        return (ours.num_timesteps - before) / (time.perf_counter() - start)
-
-    def peer_rate() -> float:
-        start, before = time.perf_counter(), peers.num_timesteps
-        peers.learn(timesteps, reset_num_timesteps=False)
-        return (peers.num_timesteps - before) / (time.perf_counter() - start)
-
-    peer = f"Stable-Baselines3's {name}, same transformer"
-    return compare(name, what, peer, "timesteps/s", our_rate, peer_rate, rounds, bar)
-
-
-def env_share(preset: Preset) -> list[Comparison]:
-    """Share of the environment and its reward in the wall time of PPO's training (as a rate: share per run)."""
-    comparisons = []
-    for length in AGENT_LENGTHS:
-        envs = TimedEnvs(reverse_envs(64, length))
-        agent = PPO(envs, seed=0)
-        agent.learn(64 * length)  # warm-up
-        envs.seconds, start = 0.0, time.perf_counter()
-        agent.learn(preset.ppo_timesteps * 4)
-        whole = time.perf_counter() - start
-        comparisons.append(
-            Comparison(
-                "environment's share of PPO's wall time",
-                f"Reverse, {length} symbols: share of env and reward together",
-                "whole of learn()",
-                "ms",
-                1e3 * envs.seconds,
-                1e3 * whole,
-                envs.seconds / whole,
-                envs.seconds / whole,
-                envs.seconds / whole,
-                bar=0.03,
-                lower_is_better=True,
-            )
-        )
-    return comparisons
-
-
-class TimedEnvs(gym.vector.VectorWrapper):
-    """Adds up the seconds spent in the environment."""
-
-    seconds = 0.0
-
-    def step(self, actions: Any) -> Any:
-        start = time.perf_counter()
-        result = super().step(actions)
-        self.seconds += time.perf_counter() - start
-        return result
-
-
-def seconds_to_solve(preset: Preset) -> list[Comparison]:
-    """Seconds of learning to 0.9 of the normalised score (the first of two evaluations in a row), beside
-    Stable-Baselines3's PPO with its default ``MlpPolicy`` and hyper-parameters, 64 environments and its default
-    rollout of 2,048 steps, on the same native environment. Medians of a few seeds; evaluation does not count."""
-    comparisons = []
-    tasks: list[tuple[str, dict[str, Any]]] = [("Reverse", {"length": 4}), ("HiddenTarget", {"length": 8})]
-    for name, sizes in tasks:
-        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for seed in range(preset.seconds_seeds):
-            for who in seconds:
-                seconds[who].append(run_to_solve(who, name, sizes, seed, preset.seconds_budget))
-        ours, theirs = (statistics.median(values) for values in seconds.values())
-        pairs = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
-        comparisons.append(
-            Comparison(
-                "PPO to 0.9 of the normalised score",
-                f"{name} {sizes}: seconds (at most {preset.seconds_budget:g}; ratio: theirs over ours)",
-                "Stable-Baselines3's PPO, MlpPolicy, defaults",
-                "s",
-                ours,
-                theirs,
-                theirs / ours,
-                min(pairs),
-                max(pairs),
-                bar=None,
-            )
-        )
-    return comparisons
-
-
-def run_to_solve(who: str, name: str, sizes: dict[str, Any], seed: int, budget: float) -> float:
-    """Seconds of learning until two evaluations in a row are at 0.9, or the budget."""
-    env_id = f"textenvs/{name}-v0"
-    sizes = {**sizes, "task_seed": seed} if name == "HiddenTarget" else sizes
-    envs = gym.make_vec(env_id, num_envs=64, vectorization_mode="vector_entry_point", **sizes)
-    task = envs.unwrapped.task  # type: ignore[attr-defined]
-    agent: Any
-    if who == "ours":
-        agent = PPO(envs, seed=seed)
-        more: dict[str, Any] = {}
-    else:
-        agent = StableBaselinesPPO("MlpPolicy", as_sb3_vec_env(envs), n_steps=32, seed=seed, device="cpu")
-        more = {"reset_num_timesteps": False}
-    split, episodes = ("test", 256) if task.has_prompts else ("train", 1)
-    seconds, in_a_row, first = 0.0, 0, 0.0
-    while seconds < budget:
-        start = time.perf_counter()
-        agent.learn(64 * 32, **more)
-        seconds += time.perf_counter() - start
-        score = greedy_score(agent, env_id, {**sizes, "split": split}, episodes)
-        if (score - task.random_score) / (task.optimum - task.random_score) < 0.9:
-            in_a_row = 0
-            continue
-        in_a_row += 1
-        first = seconds if in_a_row == 1 else first
-        if in_a_row == 2:
-            return first
-    return budget
-
-
-def greedy_score(agent: Any, env_id: str, kwargs: dict[str, Any], episodes: int) -> float:
-    """Mean score of the first episode of ``episodes`` sub-environments; ``agent`` has ``predict``."""
-    envs = gym.make_vec(
-        env_id,
-        num_envs=episodes,
-        vectorization_mode="vector_entry_point",
-        autoreset_mode=AutoresetMode.NEXT_STEP,
-        **kwargs,
-    )
-    obs, _ = envs.reset(seed=12345)
-    scores, open_ = np.zeros(episodes), np.ones(episodes, dtype=bool)
-    while open_.any():
-        obs, rewards, ended, _, _ = envs.step(agent.predict(obs, deterministic=True)[0])
-        scores[open_] += rewards[open_]
-        open_ &= ~ended
-    return float(scores.mean())
-
-
-def reverse_envs(num_envs: int, length: int) -> Any:
-    """Our vector environment of ``Reverse``."""
-    return native_envs(num_envs, {"length": length})
-
-
 # ------------------------------------------------------------------------------------------------- all of it
 
 SECTIONS: dict[str, Callable[[Preset], list[Comparison]]] = {
     "environments": environments,
-    "ppo": ppo,
-    "dqn": dqn,
-    "env_share": env_share,
-    "seconds": seconds_to_solve,
+    "ppo": lambda preset: agent_speed.ppo(preset.agents),
+    "dqn": lambda preset: agent_speed.dqn(preset.agents),
+    "shares": lambda preset: agent_speed.shares(preset.agents),
     "lm_rollouts": lambda preset: lm_speed.lm_rollouts(preset.lm),
     "small_rollouts": lambda preset: lm_speed.small_rollouts(preset.lm),
     "lm_continuous": lambda preset: lm_speed.lm_continuous(preset.lm),

@@ -28,7 +28,7 @@ from agents.benchmark.rows import Run, read_run
 from agents.benchmark.suites import BenchmarkError, RunSetting, Suite, suite_settings
 
 PARTIAL = ".partial"
-ROW_MODULES = tuple(f"agents/benchmark/{name}.py" for name in ("accounting", "rows", "run"))
+ROW_MODULES = tuple(f"agents/benchmark/{name}.py" for name in ("accounting", "rows", "run", "sb3_agents", "sb3_peers"))
 """The part of the benchmark that decides rows: the rest comes after them, or its data is compared itself."""
 
 

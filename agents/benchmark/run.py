@@ -9,24 +9,39 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 import agents
-from agents.base import SEED_STRIDE, Agent, make_config, make_envs
+from agents.base import SEED_STRIDE, Agent, AgentConfig, make_config, make_envs
 from agents.benchmark.accounting import Accounting
 from agents.benchmark.analyse import normalise
 from agents.benchmark.results import PARTIAL, git_commit, machine, run_folder, versions
 from agents.benchmark.rows import Row, write_rows
 from agents.benchmark.suites import BenchmarkError, RunSetting
-from agents.evaluation import Evaluation, evaluate_agent
+from agents.evaluation import Evaluation, Predictor, evaluate_agent
 from textenvs.errors import unknown_name
 from textenvs.tasks import Task
 
 EVALUATION_OFFSET = 50_000
 """Evaluation episodes are seeded half-way to the next run's seeds: the same for every agent of a run."""
+
+
+class Player(Predictor, Protocol):
+    """What a run asks of an agent; ours fulfil it, and so do those of :mod:`agents.benchmark.sb3_agents`."""
+
+    config: Any
+
+    @property
+    def gradient_samples(self) -> int:
+        """Tokens that entered a gradient step, counted each time."""
+        ...
+
+    def learn(self, total_timesteps: int, callback: Callable[[Any], bool | None]) -> Any:
+        """See :meth:`agents.base.Agent.learn`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,23 +74,25 @@ class Recorder:
         envs: where the agent learns, and what counts.
         evaluate: plays the evaluation episodes.
         on_progress: told after every evaluation.
+        clock: what seconds are measured with.
     """
 
     def __init__(
         self,
         setting: RunSetting,
-        agent: Agent,
+        agent: Player,
         envs: Accounting,
         evaluate: Callable[[], Evaluation],
         on_progress: Callable[[Progress], Any],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.setting, self.agent, self.envs = setting, agent, envs
-        self.evaluate, self.on_progress = evaluate, on_progress
+        self.evaluate, self.on_progress, self.clock = evaluate, on_progress, clock
         self.rows: list[Row] = []
         self.evaluation_seconds = 0.0
         self._due = 0
         self._paused = 0.0
-        self._started = time.perf_counter()
+        self._started = clock()
         self(agent)
 
     @property
@@ -85,9 +102,9 @@ class Recorder:
         last = [row.normalised_greedy for row in self.rows[-2:]]
         return stop_at is not None and len(last) == 2 and min(last) >= stop_at
 
-    def __call__(self, _: Agent) -> bool:
+    def __call__(self, _: Player) -> bool:
         """Once at the start, then after every batch and its update; False stops the run."""
-        now = time.perf_counter()
+        now = self.clock()
         over = self.envs.episodes >= self.setting.environment.episodes
         if self.envs.episodes >= self._due or over:
             self.rows.append(self._row(now - self._started - self._paused))
@@ -95,8 +112,8 @@ class Recorder:
             self.on_progress(
                 Progress(self.envs.episodes, self.setting.environment.episodes, self.rows[-1].normalised_greedy)
             )
-            self.evaluation_seconds += time.perf_counter() - now
-        self._paused += time.perf_counter() - now
+            self.evaluation_seconds += self.clock() - now
+        self._paused += self.clock() - now
         return not (over or self.solved)
 
     def _row(self, seconds: float) -> Row:
@@ -118,8 +135,13 @@ class Recorder:
         )
 
 
-def find_agent(name: str) -> type[Agent]:
-    """An agent class of `agents` by its name."""
+def find_agent(name: str) -> Any:
+    """An agent class of `agents` by its name, or one of Stable-Baselines3 as "SB3PPO" or "SB3DQN"."""
+    if name.startswith("SB3"):
+        from agents.benchmark.sb3_agents import SB3_AGENTS  # needs stable-baselines3
+
+        if name in SB3_AGENTS:
+            return SB3_AGENTS[name]
     known = {
         key: value
         for key, value in vars(agents).items()
@@ -153,15 +175,15 @@ def check(setting: RunSetting) -> None:
         raise BenchmarkError(f"{setting.label} cannot be run: {error}") from error
 
 
-def _prepare(setting: RunSetting) -> tuple[Agent, Accounting, partial[Evaluation]]:
+def _prepare(setting: RunSetting) -> tuple[Player, Accounting, partial[Evaluation]]:
     """(agent, the environment it learns in, how it is evaluated)."""
     agent_class = find_agent(setting.agent.agent)
-    num_envs = make_config(agent_class.Config, setting.agent.config).num_envs
+    config: AgentConfig = make_config(agent_class.Config, setting.agent.config)
     env_id, env_kwargs = setting.environment.env_id, dict(setting.environment.kwargs)
     has_prompts = text_task(gym.make(env_id, **env_kwargs)).has_prompts
     if not has_prompts:
         env_kwargs.setdefault("task_seed", setting.seed)
-    envs = Accounting(make_envs(env_id, num_envs, env_kwargs))
+    envs = Accounting(make_envs(env_id, config.num_envs, env_kwargs))
     agent = agent_class(envs, seed=setting.seed, **setting.agent.config)
     evaluate = partial(
         evaluate_agent,
@@ -175,13 +197,18 @@ def _prepare(setting: RunSetting) -> tuple[Agent, Accounting, partial[Evaluation
     return agent, envs, evaluate
 
 
-def play(setting: RunSetting, out: Path, on_progress: Callable[[Progress], Any] = lambda _: None) -> None:
-    """Play a run and write its folder in `out`.
+def play(
+    setting: RunSetting,
+    out: Path,
+    on_progress: Callable[[Progress], Any] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Play a run and write its folder in `out`; `clock` measures its seconds.
 
     The folder is written under a temporary name and renamed when it is complete: a run is there or it is not.
     """
     agent, envs, evaluate = _prepare(setting)
-    recorder = Recorder(setting, agent, envs, evaluate, on_progress)
+    recorder = Recorder(setting, agent, envs, evaluate, on_progress, clock)
     # The budget is in episodes; so many tokens are enough for it, and the recorder stops the run before.
     tokens = (setting.environment.episodes + envs.num_envs) * agent.text_spec.max_new_tokens
     agent.learn(total_timesteps=tokens, callback=recorder)

@@ -26,10 +26,15 @@ class TransformerExtractor(BaseFeaturesExtractor):
         observation_space: of a text environment.
         text_spec: its shapes.
         config: sizes of the transformer.
+        seed: of its initial weights.
     """
 
     def __init__(
-        self, observation_space: spaces.Space[Any], text_spec: TextSpec, config: TransformerConfig | None = None
+        self,
+        observation_space: spaces.Space[Any],
+        text_spec: TextSpec,
+        config: TransformerConfig | None = None,
+        seed: int = 0,
     ) -> None:
         config = config or TransformerConfig()
         super().__init__(observation_space, features_dim=config.width)
@@ -38,7 +43,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
             text_spec.pad_id,
             text_spec.row_length,
         )
-        weights = torch.Generator().manual_seed(0)
+        weights = torch.Generator().manual_seed(seed)
         self.transformer = CausalTransformer(text_spec.pad_id, text_spec.row_length, config, weights)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -52,11 +57,11 @@ class TransformerExtractor(BaseFeaturesExtractor):
         return hidden[torch.arange(len(rows), device=rows.device), column]
 
 
-def transformer_policy(text_spec: TextSpec) -> dict[str, Any]:
+def transformer_policy(text_spec: TextSpec, seed: int = 0) -> dict[str, Any]:
     """``policy_kwargs`` for one shared transformer with linear heads, as our agents have it."""
     return {
         "features_extractor_class": TransformerExtractor,
-        "features_extractor_kwargs": {"text_spec": text_spec},
+        "features_extractor_kwargs": {"text_spec": text_spec, "seed": seed},
         "net_arch": [],
     }
 

@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from agents import DQN, CheckpointError, DiscreteSAC, SoftQ
+from agents import DQN, CheckpointError, DiscreteSAC, ReturnDecomposition, SoftQ
 from agents.demonstrations import oracle_episodes
 from agents.off_policy import OffPolicyAgent, ReplayLearner
 from textenvs import Task, TextEnv, TextVectorEnv
@@ -26,10 +26,12 @@ SMALL = {
     "width": 16,
     "num_heads": 2,
 }
-KINDS: list[type[OffPolicyAgent]] = [DiscreteSAC, SoftQ]
+KINDS: list[type[OffPolicyAgent]] = [DiscreteSAC, ReturnDecomposition, SoftQ]
 SWITCHES: list[tuple[type[OffPolicyAgent], dict[str, Any]]] = [
     (DiscreteSAC, {}),
     (DiscreteSAC, {"lower_bound": False, "deduplicate": True, "score_share": 0.25, "recent_share": 0.25}),
+    (ReturnDecomposition, {}),
+    (ReturnDecomposition, {"continuation_coef": 0.0, "recent_share": 0.0}),
     (SoftQ, {}),
     (SoftQ, {"path_consistency": False, "lower_bound": False}),
     (SoftQ, {"bellman": False, "rare_share": 0.25}),

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from agents.off_policy_losses import (
+    continuation_evidence,
+    continuation_targets,
     log_policy,
     path_consistency_loss,
     policy_entropy,
+    return_decomposition_loss,
     sac_policy_loss,
     sac_temperature_loss,
     sac_values,
+    self_imitation_loss,
     soft_values,
     target_entropies,
 )
@@ -198,3 +202,101 @@ def test_padding_changes_nothing_and_gets_no_gradient() -> None:
         for clean in results[0][1:]:
             if clean is not None:
                 assert not clean[~mask].any()
+
+
+# -- return decomposition ----------------------------------------------------------------------------------------------
+
+
+def test_return_decomposition_loss_literal_and_its_gradient() -> None:
+    contributions = torch.tensor([[1.0, 2.0], [4.0, NAN]], requires_grad=True)
+    baseline, scores = torch.tensor([0.5, 1.0], requires_grad=True), torch.tensor([2.0, 6.0])
+    loss = return_decomposition_loss(contributions, baseline, scores, MASK)
+    assert loss.item() == (1.5**2 + 1.0**2) / 2
+    loss.backward()
+    assert contributions.grad is not None
+    assert baseline.grad is not None
+    assert contributions.grad.tolist() == [[1.5, 1.5], [-1.0, 0.0]]
+    assert baseline.grad.tolist() == [1.5, -1.0]
+
+
+def test_contributions_of_an_additive_score_are_found_by_least_squares() -> None:
+    """With a table for f and no network, gradient descent on the loss gives what every symbol adds, up to a constant of
+    each position; and the symbol that adds most is the best."""
+    generator = torch.Generator().manual_seed(0)
+    worth = torch.randn(3, 4, generator=generator)
+    texts = torch.randint(4, (200, 3), generator=generator)
+    scores = worth[torch.arange(3), texts].sum(1)
+    table, baseline = torch.zeros(3, 4, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([table, baseline], max_iter=200)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        taken = table[torch.arange(3), texts]
+        loss = return_decomposition_loss(taken, baseline.expand(200), scores, torch.ones(200, 3, dtype=torch.bool))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert closure().item() < 1e-8
+    centred = table.detach() - table.detach().mean(1, keepdim=True)
+    torch.testing.assert_close(centred, worth - worth.mean(1, keepdim=True), atol=1e-3, rtol=1e-3)
+
+
+def test_continuation_targets_literal() -> None:
+    probabilities = torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[1.0, 0.0], [NAN, NAN]]])
+    values = torch.tensor([[[9.0, 9.0], [4.0, 8.0]], [[9.0, 9.0], [NAN, NAN]]])
+    assert continuation_targets(probabilities, values, MASK).tolist() == [[7.0, 0.0], [0.0, 0.0]]
+
+
+def test_continuation_of_the_best_policy_is_what_it_will_still_earn() -> None:
+    """On a tree of three tokens, by fixed point: under the greedy policy c(s, a) is the best sum of later f."""
+    generator = torch.Generator().manual_seed(1)
+    f = [torch.randn(2**t, 2, generator=generator) for t in range(3)]  # f[t][prefix as a number, token]
+    c = [torch.zeros_like(x) for x in f]
+    texts = torch.tensor([[a, b, d] for a in (0, 1) for b in (0, 1) for d in (0, 1)])
+    prefixes = torch.stack([torch.zeros(8, dtype=torch.int64), texts[:, 0], 2 * texts[:, 0] + texts[:, 1]], 1)
+    mask = torch.ones(8, 3, dtype=torch.bool)
+    for _ in range(3):
+        q = torch.stack([(f[t] + c[t])[prefixes[:, t]] for t in range(3)], 1)
+        greedy = torch.nn.functional.one_hot(q.argmax(-1), 2).float()
+        targets = continuation_targets(greedy, q, mask)
+        for t in range(3):
+            c[t][prefixes[:, t], texts[:, t]] = targets[:, t]
+    sums = torch.stack([f[t][prefixes[:, t], texts[:, t]] for t in range(3)], 1).sum(1)
+    best_after = {a: sums[texts[:, 0] == a].max() - f[0][0, a] for a in (0, 1)}
+    torch.testing.assert_close(c[0][0], torch.stack([best_after[0], best_after[1]]))
+
+
+def test_continuation_evidence_literal() -> None:
+    probabilities = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [NAN, NAN]]])
+    continuations = torch.tensor([[[1.0, 3.0], [8.0, 8.0]], [[5.0, 1.0], [NAN, NAN]]])
+    contributions, actions = torch.tensor([[1.0, 4.0], [2.0, NAN]]), torch.tensor([[1, 0], [0, 0]])
+    kept, promised = continuation_evidence(
+        probabilities, contributions, continuations, actions, torch.tensor([5.0, 7.0]), MASK
+    )
+    # The first token of the first text alone has a continuation: promised 3 − 2, and 5 − 1 − 2 came.
+    assert (kept.item(), promised.item()) == (2.0, 1.0)
+
+
+def test_self_imitation_loss_literal_and_its_gradient() -> None:
+    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, NAN]], requires_grad=True)
+    gains = torch.tensor([0.5, -2.0], requires_grad=True)
+    loss = self_imitation_loss(logprobs, gains, MASK)
+    assert loss.item() == 0.75
+    loss.backward()
+    assert gains.grad is None
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[-0.25, -0.25], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("loss", [return_decomposition_loss, self_imitation_loss])
+def test_gradients_of_return_decomposition(loss: Callable[..., Tensor]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(2, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    if loss is return_decomposition_loss:
+        baseline = torch.randn(2, generator=generator, dtype=torch.float64, requires_grad=True)
+        scores = torch.randn(2, generator=generator, dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda f, b: loss(f, b, scores, MASK), (values, baseline))
+    else:
+        gains = torch.tensor([0.7, -0.3], dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda x: loss(x, gains, MASK), (values,))

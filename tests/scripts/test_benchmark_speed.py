@@ -112,3 +112,21 @@ def test_the_sections_on_language_models_in_small(script, tmp_path):
         "updates of language models": [1.6, 1.6],
     }
     assert comparisons[-1]["peer"].startswith("RLOOTrainer of TRL ")
+
+
+def test_the_sections_on_agents_in_small(script, tmp_path):
+    options = script.Options(preset="smoke", sections=("ppo", "dqn", "shares"), out=tmp_path / "speed.json")
+    with (tmp_path / "shown").open("w") as shown:
+        assert script.main(options, Console(file=shown)) == 0
+    comparisons = json.loads((tmp_path / "speed.json").read_text())["comparisons"]
+    by_section: dict[str, list[dict[str, object]]] = {}
+    for each in comparisons:
+        by_section.setdefault(each["section"], []).append(each)
+    assert [each["bar"] for each in by_section["PPO"]] == [5.0] * 3
+    assert [each["bar"] for each in by_section["DQN"]] == [10.0] * 4
+    shares = by_section["where the time of training goes"]
+    assert len(shares) == 6
+    for one, two, three in (shares[:3], shares[3:]):  # environment, rest of the rollout, update
+        assert one["ratio"] + two["ratio"] + three["ratio"] == pytest.approx(1.0)
+        assert 0 < one["ratio"] < three["ratio"]
+        assert two["ratio"] > 0
