@@ -193,6 +193,7 @@ class GroupAgent(OnPolicyAgent):
         rollout, metrics = self._play()
         texts, groups = self._groups.add(rollout)
         metrics["charts/held_episodes"] = float(len(self._groups))
+        metrics["charts/group_lag"] = float(self._groups.lag)
         metrics["charts/equal_groups"] = _share_of_equal(texts.scores, groups)
         return metrics | self._update(texts, groups) if len(texts) else metrics
 

@@ -17,6 +17,7 @@ is ``GRPO(…, normalise_std=False, length_normalisation="budget")``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from agents.base import Metrics
 from agents.collect import Rollout
 from agents.groups import GroupAgent, GroupConfig
-from agents.losses import LengthNormalisation, kl_k3, masked_mean, mean_of_texts, ppo_policy_loss
+from agents.losses import LengthNormalisation, kl_k3, mean_of_texts, ppo_policy_loss
 from agents.on_policy import Texts
 from agents.returns import group_normalised_advantages
 
@@ -34,6 +35,8 @@ from agents.returns import group_normalised_advantages
 class GRPOConfig(GroupConfig):
     """Hyper-parameters of GRPO."""
 
+    epochs: int = 4
+    """Passes over a batch (the paper's μ, there 1)."""
     normalise_std: bool = True
     """Divide advantages by the standard deviation of the group's scores; False: as in Dr. GRPO."""
     length_normalisation: LengthNormalisation = "texts"
@@ -71,26 +74,25 @@ class GRPO(GroupAgent):
     loss_names = ("losses/policy_loss", "losses/entropy", "losses/approx_kl", "losses/clipfrac")
 
     def _update(self, rollout: Rollout, groups: np.ndarray) -> Metrics:
-        config = self.config
+        config, by = self.config, self.config.length_normalisation
+        weighed: Literal["tokens", "texts"] = "tokens" if by == "tokens" else "texts"
         batch, objective = self._batch(rollout, groups)
         self.policy.invalidate_cache()
         logged: list[Tensor] = []
         for minibatch in self._minibatches(batch, rollout.lengths):
             figures = torch.zeros(4, device=self.device)
             self.gradient.zero_()
-            by = config.length_normalisation
-            for mb, share in self._micro_batches(minibatch, by="tokens" if by == "tokens" else "texts"):
+            for mb, share in self._micro_batches(minibatch, weighed):
                 new = self.policy.evaluate(mb.rows, mb.lengths, mb.action_masks)
                 policy = ppo_policy_loss(new.logprobs, mb.logprobs, mb.advantages, mb.mask, config.clip_coef, by)
                 loss = policy.loss
                 if self.kl_coef and mb.ref_logprobs is not None:
                     loss = loss + self.kl_coef * mean_of_texts(kl_k3(new.logprobs, mb.ref_logprobs), mb.mask, by)
-                entropy = mean_of_texts(new.entropies, mb.mask, by)
+                entropy = mean_of_texts(new.entropies, mb.mask, weighed)
                 if config.ent_coef:
                     loss = loss - config.ent_coef * entropy
                 (share * loss).backward()
-                per_token = masked_mean(new.entropies.detach(), mb.mask)
-                figures += share * torch.stack([policy.loss.detach(), per_token, policy.approx_kl, policy.clipfrac])
+                figures += share * torch.stack([policy.loss, entropy, policy.approx_kl, policy.clipfrac]).detach()
             self._step(figures)
             logged.append(figures)
         self.num_updates += 1

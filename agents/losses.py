@@ -74,7 +74,8 @@ def ppo_policy_loss(
 
     Returns:
         The loss; approx_kl, the estimator k3 = mean((ρ − 1) − log ρ) of KL(π_old ‖ π)
-        (Schulman 2020, "Approximating KL Divergence"); clipfrac, the share of tokens with |ρ − 1| > ε.
+        (Schulman 2020, "Approximating KL Divergence"); clipfrac, the share of tokens with |ρ − 1| > ε; both over the
+        tokens of all texts, or of each text and then over texts where the loss counts texts.
     """
     for x in (old_logprobs, advantages):
         _check_mask(x, mask)
@@ -87,10 +88,10 @@ def ppo_policy_loss(
     lower = torch.where(gains, -torch.inf, 1 - clip_coef)
     surrogate = ratio.clamp(lower, upper) * advantages
     with torch.no_grad():
-        count = mask.sum()
         change = ratio - 1
-        approx_kl = (change - log_ratio).sum() / count
-        clipfrac = (change.abs() > clip_coef).sum() / count
+        figures: LengthNormalisation = "tokens" if length_normalisation == "tokens" else "texts"
+        approx_kl = mean_of_texts(change - log_ratio, mask, figures)
+        clipfrac = mean_of_texts((change.abs() > clip_coef).to(change.dtype), mask, figures)
     return PolicyLoss(-mean_of_texts(surrogate, mask, length_normalisation), approx_kl, clipfrac)
 
 

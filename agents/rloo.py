@@ -23,7 +23,7 @@ from torch import Tensor
 from agents.base import Metrics
 from agents.collect import Rollout
 from agents.groups import GroupAgent, GroupConfig
-from agents.losses import masked_mean, ppo_policy_loss
+from agents.losses import mean_of_texts, ppo_policy_loss
 from agents.on_policy import Texts
 from agents.returns import leave_one_out_advantages
 
@@ -67,7 +67,7 @@ class RLOO(GroupAgent):
                 logprobs, old_logprobs = new.logprobs.sum(1, keepdim=True), mb.logprobs.sum(1, keepdim=True)
                 every = torch.ones_like(logprobs, dtype=torch.bool)
                 policy = ppo_policy_loss(logprobs, old_logprobs, mb.advantages[:, None], every, config.clip_coef)
-                entropy = masked_mean(new.entropies, mb.mask)
+                entropy = mean_of_texts(new.entropies, mb.mask, "texts")
                 loss = policy.loss - config.ent_coef * entropy if config.ent_coef else policy.loss
                 (share * loss).backward()
                 figures += share * torch.stack([policy.loss, entropy, policy.approx_kl, policy.clipfrac]).detach()
