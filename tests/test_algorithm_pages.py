@@ -1,5 +1,5 @@
-"""docs/algorithms/NAME.md, of every exported agent whose module has such a page, says all that the agent can be told and
-all that it logs, and names nothing that does not exist."""
+"""docs/algorithms/NAME.md, of every exported agent whose module has such a page, says all that the agent can be told
+and all that it logs, and names nothing that does not exist."""
 
 from __future__ import annotations
 

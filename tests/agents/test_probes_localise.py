@@ -33,10 +33,11 @@ Patch = pytest.MonkeyPatch
 def passes(name: str) -> bool:
     """Whether PPO, as it is at the moment, passes a probe: values, sampled score, entropy and masks, as far as the
     probe fixes them."""
-    agent: Any = PPO(f"textenvs/Probe{name}-v0", seed=3, num_envs=32, num_steps=8, gamma=GAMMA, width=32, num_layers=1)
+    options: dict[str, Any] = {"num_envs": 32, "num_steps": 8, "width": 32, "num_layers": 1, "learning_rate": 2e-3}
+    agent = PPO(f"textenvs/Probe{name}-v0", seed=3, gamma=GAMMA, **options)
     history: list[dict[str, float]] = []
     try:
-        agent.learn(3_072, callback=lambda agent: history.append(dict(agent.metrics)))
+        agent.learn(2_048, callback=lambda agent: history.append(dict(agent.metrics)))
     except (RuntimeError, ValueError):  # from probabilities that are NaN no token can be drawn
         return False
     agent.collector.reset(7)
@@ -48,7 +49,9 @@ def passes(name: str) -> bool:
         right: Any = rollout.rows[:, 4:5]
     else:
         right = GAMMA ** np.arange(num_tokens - 1, -1, -1)
-    good = bool(np.isfinite(values).all()) and bool((np.abs(values - right) < NEAR).all())
+    if name == "Mask":  # of the best text, which begins with 0
+        values = values[rollout.rows[:, 0] == 0]
+    good = len(values) > 0 and bool(np.isfinite(values).all()) and bool((np.abs(values - right) < NEAR).all())
     if name in ("Action", "Both"):
         good = True  # of the values nothing is asked here
     if name in ("Action", "Both", "Mask"):

@@ -66,8 +66,10 @@ def test_learn_save_load_learn_equals_learning_through(agent_class: Any, make_ag
     assert torch.equal(resumed.parameters, straight.parameters)
     assert not torch.equal(resumed.parameters, stopped.parameters)
     name = agent_class.__name__
+    with torch.no_grad():
+        next(fresh.reference.parameters()).add_(1)
     with pytest.raises(CheckpointError, match=rf"{name}\.load\(…, policy=, reference=\) the same ones"):
-        agent_class.load(tmp_path / "checkpoint", env=fresh.envs, policy=fresh.policy)
+        agent_class.load(tmp_path / "checkpoint", env=fresh.envs, policy=fresh.policy, reference=fresh.reference)
 
 
 @pytest.mark.parametrize("agent_class", AGENTS)
