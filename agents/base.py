@@ -87,7 +87,7 @@ class Agent(ABC):
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
-            self.envs = make_envs(env, self.config.num_envs, self.env_kwargs)
+            self.envs = self._make_envs(env)
         elif isinstance(env, VectorEnv):
             if env_kwargs:
                 raise ValueError("env_kwargs belong to an environment id; this environment is already made.")
@@ -144,6 +144,10 @@ class Agent(ABC):
     def seed_prediction(self, seed: int) -> None:
         """Restart the random stream of sampled predictions, which is apart from training's."""
 
+    def _make_envs(self, env_id: str) -> VectorEnv:
+        """The environment, where it is given as an id."""
+        return make_envs(env_id, self.config.num_envs, self.env_kwargs)
+
     def _fingerprint(self) -> dict[str, Any] | None:
         """What must be the same in processes that train together, by name; None: this algorithm trains in one only."""
         return None
@@ -175,9 +179,7 @@ class Agent(ABC):
         self._check_processes()
         first, target = self.num_timesteps, self.num_timesteps + total_timesteps
         if not self.collector.started:
-            first_env = distributed.rank() * self.envs.num_envs
-            self.collector.reset(None if self._env_seed is None else self._env_seed + first_env)
-            self._env_seed = None
+            self._begin_episodes()
         started = time.perf_counter()
         visible = progress_bar and distributed.rank() == 0
         with hold_interrupt() as interrupted, show_progress(visible, total_timesteps) as show:
@@ -200,6 +202,17 @@ class Agent(ABC):
         if self._logger is not None:
             self._logger.flush()
         return self
+
+    def _begin_episodes(self) -> None:
+        """Begin an episode in every sub-environment: the first ones, or after something has broken off the last."""
+        first_env = distributed.rank() * self.envs.num_envs
+        self.collector.reset(None if self._env_seed is None else self._env_seed + first_env)
+        self._env_seed = None
+
+    def _another_env_seed(self) -> int:
+        """A seed of other episodes than those of the beginning, the same whenever it is asked for at this point."""
+        sequence = np.random.SeedSequence([self.seed, self.num_timesteps])
+        return int(sequence.generate_state(1)[0])
 
     def _check_processes(self) -> None:
         """Once, and where there are several: that this algorithm can train in them, and that they are alike."""
@@ -369,9 +382,8 @@ class Agent(ABC):
             agent.envs.unwrapped.set_state(state[env_state])
             agent.collector.set_state(state.get(collector_state, {}))
             agent._env_seed = None
-        elif agent.num_timesteps:  # other episodes than those of the beginning, the same at every resumption
-            sequence = np.random.SeedSequence([agent.seed, agent.num_timesteps])
-            agent._env_seed = int(sequence.generate_state(1)[0])
+        elif agent.num_timesteps:
+            agent._env_seed = agent._another_env_seed()
         return agent
 
     def _describe_env(self) -> Tree | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,30 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     infinities and NaN included, does not count."""
     _check_mask(x, mask)
     return torch.where(mask, x, 0.0).sum() / mask.sum()
+
+
+LengthNormalisation = Literal["tokens", "texts", "budget"]
+
+
+def mean_of_texts(x: Tensor, mask: Tensor, length_normalisation: LengthNormalisation = "tokens") -> Tensor:
+    """Mean of ``x`` [B, T] over texts of unequal length, in one of the three ways that are in use.
+
+    - ``"tokens"``, Σ_i Σ_t x_it / Σ_i |o_i|: every token counts alike, so long texts count more (Yu et al. 2025, "DAPO:
+      An Open-Source LLM Reinforcement Learning System at Scale", equation 8).
+    - ``"texts"``, (1/B) Σ_i (1/|o_i|) Σ_t x_it: every text counts alike, so a token of a long text counts less (Shao et
+      al. 2024, "DeepSeekMath", equation 3).
+    - ``"budget"``, (1/B) Σ_i (1/T) Σ_t x_it: sums over tokens, divided by a constant (Liu et al. 2025, "Understanding
+      R1-Zero-Like Training: A Critical Perspective", the "Dr. GRPO" of section 3.2).
+
+    Args:
+        x: [B, T]; what stands outside the mask does not count.
+        mask: [B, T] bool, the |o_i| generated tokens of each text.
+    """
+    if length_normalisation == "tokens":
+        return masked_mean(x, mask)
+    _check_mask(x, mask)
+    sums = torch.where(mask, x, 0.0).sum(1)
+    return (sums / (mask.sum(1) if length_normalisation == "texts" else mask.shape[1])).mean()
 
 
 # -- PPO ---------------------------------------------------------------------------------------------------------------
@@ -28,7 +52,12 @@ class PolicyLoss(NamedTuple):
 
 
 def ppo_policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_coef: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_coef: float,
+    length_normalisation: LengthNormalisation = "tokens",
 ) -> PolicyLoss:
     """Clipped surrogate objective, to be minimised.
 
@@ -41,10 +70,12 @@ def ppo_policy_loss(
         advantages: [B, T].
         mask: [B, T] bool, the generated tokens.
         clip_coef: ε.
+        length_normalisation: which mean; see :func:`mean_of_texts`.
 
     Returns:
         The loss; approx_kl, the estimator k3 = mean((ρ − 1) − log ρ) of KL(π_old ‖ π)
-        (Schulman 2020, "Approximating KL Divergence"); clipfrac, the share of tokens with |ρ − 1| > ε.
+        (Schulman 2020, "Approximating KL Divergence"); clipfrac, the share of tokens with |ρ − 1| > ε; both over the
+        tokens of all texts, or of each text and then over texts where the loss counts texts.
     """
     for x in (old_logprobs, advantages):
         _check_mask(x, mask)
@@ -57,11 +88,26 @@ def ppo_policy_loss(
     lower = torch.where(gains, -torch.inf, 1 - clip_coef)
     surrogate = ratio.clamp(lower, upper) * advantages
     with torch.no_grad():
-        count = mask.sum()
         change = ratio - 1
-        approx_kl = (change - log_ratio).sum() / count
-        clipfrac = (change.abs() > clip_coef).sum() / count
-    return PolicyLoss(-masked_mean(surrogate, mask), approx_kl, clipfrac)
+        figures: LengthNormalisation = "tokens" if length_normalisation == "tokens" else "texts"
+        approx_kl = mean_of_texts(change - log_ratio, mask, figures)
+        clipfrac = mean_of_texts((change.abs() > clip_coef).to(change.dtype), mask, figures)
+    return PolicyLoss(-mean_of_texts(surrogate, mask, length_normalisation), approx_kl, clipfrac)
+
+
+def policy_gradient_loss(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """−mean log π(a|s) A over tokens, whose gradient is the policy gradient of tokens drawn from π.
+
+    Williams 1992, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", theorem
+    1; Sutton et al. 1999, "Policy Gradient Methods for Reinforcement Learning with Function Approximation".
+
+    Args:
+        logprobs: [B, T] under the current weights.
+        advantages: [B, T], no gradients.
+        mask: [B, T] bool, the generated tokens.
+    """
+    _check_mask(advantages, mask)
+    return -masked_mean(logprobs * advantages, mask)
 
 
 def ppo_value_loss(

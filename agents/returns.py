@@ -7,6 +7,7 @@ anything. Undiscounted textbook names: r_t is the reward of action t, V(s_t) the
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -63,6 +64,92 @@ def lambda_returns(
     advantages = gae(rewards, values, lengths, bootstrap, gamma, lam)
     inside = step_mask(lengths, rewards.shape[1])
     return torch.where(inside, advantages + values, rewards.new_zeros(()))
+
+
+def n_step_advantages(
+    rewards: Tensor, values: Tensor, lengths: Tensor, bootstrap: Tensor, n: int, gamma: float = 1.0
+) -> Tensor:
+    """n-step advantages, cut where the episode ends.
+
+    A_t = Σ_{i < n} γ^i r_{t+i} + γ^n V(s_{t+n}) − V(s_t).
+    Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4.
+
+    Args:
+        n: at least 1; 1 gives the one-step temporal difference, T or more the Monte-Carlo return minus the value.
+        rewards, values, lengths, bootstrap, gamma: as for :func:`gae`.
+
+    Returns:
+        [B, T], 0 in the padding.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1; got {n}.")
+    _check_shapes(rewards, values, lengths, bootstrap)
+    num_steps = rewards.shape[1]
+    inside, zero = step_mask(lengths, num_steps), rewards.new_zeros(())
+    # The state after the last step: who looks exactly as far has its value there, who looks further meets it on the way
+    # as if it were a reward; behind it there is nothing.
+    after = torch.arange(num_steps + n, device=lengths.device) == lengths[:, None]
+    ahead = F.pad(torch.where(inside, values, zero), (0, n)) + torch.where(after, bootstrap[:, None], zero)
+    paid = F.pad(torch.where(inside, rewards, zero), (0, n)) + torch.where(after, bootstrap[:, None], zero)
+    targets = gamma**n * ahead[:, n:]
+    for i in range(n):
+        targets = targets + gamma**i * paid[:, i : i + num_steps]
+    return torch.where(inside, targets - values, zero)
+
+
+def leave_one_out_advantages(scores: Tensor, groups: Tensor) -> Tensor:
+    """Scores less the mean score of the others of their group.
+
+    A_i = r_i − (1/(k − 1)) Σ_{j ≠ i} r_j over the k members of i's group.
+    Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; Ahmadian et al. 2024, "Back to Basics:
+    Revisiting REINFORCE-Style Optimization for Learning from Human Feedback in LLMs", equation 8.
+
+    Args:
+        scores: [B].
+        groups: [B] int64, the group of each, from 0; every group has two members at least.
+
+    Returns:
+        [B]; they add up to 0 in every group.
+    """
+    count, mean = _group_means(scores, groups)
+    return (count / (count - 1) * (scores.double() - mean)).to(scores.dtype)
+
+
+def group_normalised_advantages(
+    scores: Tensor, groups: Tensor, normalise_std: bool = True, epsilon: float = 1e-4
+) -> Tensor:
+    """Scores less the mean score of their group, in units of its standard deviation.
+
+    A_i = (r_i − mean r) / std r. Shao et al. 2024, "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
+    Language Models", section 4.1.2. Without the division: Liu et al. 2025, "Understanding R1-Zero-Like Training: A
+    Critical Perspective", since it makes groups count more that are nearly always or nearly never right.
+
+    Args:
+        scores, groups: as for :func:`leave_one_out_advantages`.
+        normalise_std: divide by the standard deviation (of the k scores, not an estimate from a sample).
+        epsilon: added to it: a group whose scores are all the same has advantages of 0.
+
+    Returns:
+        [B]; they add up to 0 in every group.
+    """
+    _, mean = _group_means(scores, groups)
+    centred = scores.double() - mean
+    if normalise_std:
+        _, variance = _group_means(centred.square(), groups)
+        centred = centred / (variance.sqrt() + epsilon)
+    return centred.to(scores.dtype)
+
+
+def _group_means(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry [B], how many there are in its group and their mean; in float64, so that of equal scores the mean
+    is the score: what is left of it by rounding, an optimiser would blow up."""
+    if scores.ndim != 1 or groups.shape != scores.shape:
+        raise ValueError(f"scores and groups must both be [B]; got {tuple(scores.shape)} and {tuple(groups.shape)}.")
+    count = torch.bincount(groups)
+    if (count == 1).any():
+        raise ValueError("A text can only be compared with others of its group: every group needs two members.")
+    sums = torch.zeros(len(count), dtype=torch.float64, device=scores.device).index_add(0, groups, scores.double())
+    return count[groups], (sums / count)[groups]
 
 
 def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, epsilon: float = 1e-8) -> Tensor:

@@ -30,7 +30,11 @@ from textenvs import RewardError
 from textenvs.errors import unknown_name
 
 AGENTS: dict[str, type[Agent]] = {
-    each.__name__: each for each in (agents.PPO, agents.DQN, agents.DiscreteSAC, agents.SoftQ, agents.RandomAgent)
+    each.__name__: each
+    for each in (
+        *(agents.PPO, agents.RLOO, agents.GRPO, agents.A2C, agents.REINFORCE),
+        *(agents.DQN, agents.DiscreteSAC, agents.SoftQ, agents.RandomAgent),
+    )
 }
 
 

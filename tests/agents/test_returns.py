@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
-from agents.returns import gae, lambda_returns, step_mask, whiten
+from agents.returns import (
+    gae,
+    group_normalised_advantages,
+    lambda_returns,
+    leave_one_out_advantages,
+    n_step_advantages,
+    step_mask,
+    whiten,
+)
 
 
 def random_batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -101,3 +112,104 @@ def test_wrong_shapes_are_named() -> None:
         gae(rewards, values, lengths, bootstrap[:, None])
     with pytest.raises(ValueError, match="mask must be bool"):
         whiten(rewards, lengths)
+
+
+# -- n-step advantages -------------------------------------------------------------------------------------------------
+
+
+def test_n_step_advantages_literal() -> None:
+    # γ = 0.5, n = 2. A_0 = 1 + 0 + 0.25·4 − 2 = 0;  A_1 = 0 + 0.5·2 + 0 − 3 = −2;  A_2 = 2 − 4 = −2.
+    # Truncated after one step, bootstrap 6: 1 + 0.5·6 − 2 = 2, for whoever looks that far or further.
+    rewards = torch.tensor([[1.0, 0.0, 2.0], [1.0, 9.0, 9.0]])
+    values = torch.tensor([[2.0, 3.0, 4.0], [2.0, 9.0, 9.0]])
+    lengths, bootstrap = torch.tensor([3, 1]), torch.tensor([0.0, 6.0])
+    advantages = n_step_advantages(rewards, values, lengths, bootstrap, 2, 0.5)
+    assert advantages.tolist() == [[0.0, -2.0, -2.0], [2.0, 0.0, 0.0]]
+    one_step = n_step_advantages(rewards, values, lengths, bootstrap, 1, 0.5)
+    assert one_step.tolist() == [[0.5, -1.0, -2.0], [2.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 9])
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_n_step_advantages_equal_their_sum(n: int, gamma: float) -> None:
+    rewards, values, lengths, bootstrap = random_batch()
+    expected = torch.zeros_like(rewards)
+    for b, length in enumerate(lengths.tolist()):
+        states = [*values[b, :length].tolist(), bootstrap[b].item()]
+        for t in range(length):
+            end = min(t + n, length)
+            paid = sum(gamma ** (i - t) * rewards[b, i].item() for i in range(t, end))
+            expected[b, t] = paid + gamma ** (end - t) * states[end] - states[t]
+    outside = ~step_mask(lengths, 6)
+    rewards[outside], values[outside] = float("nan"), float("inf")
+    advantages = n_step_advantages(rewards, values, lengths, bootstrap, n, gamma)
+    torch.testing.assert_close(advantages, expected, atol=1e-12, rtol=0)
+    if n == 1:
+        torch.testing.assert_close(advantages, gae(rewards, values, lengths, bootstrap, gamma, 0.0))
+    if n >= 6:
+        torch.testing.assert_close(advantages, gae(rewards, values, lengths, bootstrap, gamma, 1.0))
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+SCORES, GROUPS = torch.tensor([1.0, 0.5, 0.0, 4.0, 2.0]), torch.tensor([0, 1, 0, 1, 0])
+
+
+def test_leave_one_out_literal() -> None:
+    # group 0: 1, 0, 2: 1 − (0 + 2)/2 = 0;  0 − 1.5;  2 − 0.5.  group 1: 0.5 − 4, 4 − 0.5.
+    assert leave_one_out_advantages(SCORES, GROUPS).tolist() == [0.0, -3.5, -1.5, 3.5, 1.5]
+
+
+def test_group_normalisation_literal() -> None:
+    # group 0: 1, 0, 2 around 1, variance 2/3.  group 1: 0.5, 4 around 2.25, standard deviation 1.75.
+    scale = 1.5**0.5
+    expected = torch.tensor([0.0, -1.0, -scale, 1.0, scale])
+    torch.testing.assert_close(group_normalised_advantages(SCORES, GROUPS, epsilon=0.0), expected)
+    centred = group_normalised_advantages(SCORES, GROUPS, normalise_std=False)
+    assert centred.tolist() == [0.0, -1.75, -1.0, 1.75, 1.0]
+
+
+def test_leave_one_out_equals_its_sum() -> None:
+    rng = np.random.default_rng(1)
+    groups = rng.permutation(np.repeat(np.arange(5), [2, 3, 8, 4, 7]))
+    scores = rng.normal(size=len(groups))
+    expected = [
+        scores[i] - np.mean([scores[j] for j in range(len(groups)) if j != i and groups[j] == groups[i]])
+        for i in range(len(groups))
+    ]
+    result = leave_one_out_advantages(torch.from_numpy(scores), torch.from_numpy(groups))
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("advantages_of", [leave_one_out_advantages, group_normalised_advantages])
+def test_equal_scores_teach_nothing(advantages_of: Callable[..., torch.Tensor]) -> None:
+    """Exactly: what rounding leaves over, an optimiser would blow up."""
+    scores = torch.full((21,), 0.1)
+    assert not advantages_of(scores, torch.arange(21) % 3).any()
+    groups = torch.tensor([0, 0, 1, 1])
+    assert advantages_of(torch.tensor([0.3, 0.3, 0.0, 1.0]), groups)[:2].tolist() == [0, 0]
+
+
+def test_leave_one_out_gives_the_policy_gradient() -> None:
+    """Over all pairs of three actions: Σ π(i) π(j) ½ (A_i ∇log π(i) + A_j ∇log π(j)) = ∇ Σ π r."""
+    logits = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64, requires_grad=True)
+    scores = torch.tensor([0.2, 1.0, -0.5], dtype=torch.float64)
+    (exact,) = torch.autograd.grad((logits.softmax(0) * scores).sum(), logits)
+    probabilities = logits.softmax(0).detach()
+    estimate = torch.zeros(3, dtype=torch.float64)
+    for pair in product(range(3), repeat=2):
+        drawn = torch.tensor(pair)
+        advantages = leave_one_out_advantages(scores[drawn], torch.zeros(2, dtype=torch.int64))
+        (gradient,) = torch.autograd.grad((advantages * logits.log_softmax(0)[drawn]).mean(), logits)
+        estimate += probabilities[drawn].prod() * gradient
+    torch.testing.assert_close(estimate, exact, atol=1e-12, rtol=0)
+
+
+def test_bad_groups_and_steps_are_named() -> None:
+    with pytest.raises(ValueError, match="every group needs two members"):
+        leave_one_out_advantages(SCORES, torch.tensor([0, 1, 0, 2, 0]))
+    with pytest.raises(ValueError, match=r"must both be \[B\]; got \(5,\) and \(4,\)"):
+        group_normalised_advantages(SCORES, GROUPS[:4])
+    rewards, values, lengths, bootstrap = random_batch()
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        n_step_advantages(rewards, values, lengths, bootstrap, 0)

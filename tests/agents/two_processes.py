@@ -22,9 +22,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 import textenvs
-from agents import DQN, PPO, Agent, CheckpointError, RandomAgent, distributed
+from agents import DQN, GRPO, PPO, Agent, CheckpointError, RandomAgent, distributed
 from agents.lm import LMActorCritic
 from agents.networks import TransformerConfig
+from agents.on_policy import OnPolicyAgent
 from agents.policies import TransformerPolicy
 
 V, P, T = 11, 4, 7
@@ -90,8 +91,13 @@ def by_hand(num_envs: int) -> PPO:
     return PPO(envs, width=16, num_heads=2, num_minibatches=2)
 
 
+def groups(num_envs: int) -> GRPO:
+    """A task without prompts: with them, groups of two processes have other prompts than those of one."""
+    return GRPO("textenvs/HiddenTarget-v0", num_envs=num_envs, group_size=4, width=16, num_heads=2)
+
+
 # name -> (how an agent is made, sub-environments in each of two processes, timesteps)
-SCENARIOS: dict[str, tuple[Callable[[int], PPO], int, int]] = {
+SCENARIOS: dict[str, tuple[Callable[[int], OnPolicyAgent], int, int]] = {
     "gpt2": (gpt2, 4, 250),
     "gpt2, every switch": (
         lambda num_envs: gpt2(
@@ -113,11 +119,12 @@ SCENARIOS: dict[str, tuple[Callable[[int], PPO], int, int]] = {
     "small": (small, 8, 600),
     "small with a reference": (small_with_reference, 4, 250),
     "small, DISABLED": (by_hand, 8, 300),
+    "groups": (groups, 8, 600),
     "few texts": (lambda num_envs: small(num_envs, num_steps=2, num_minibatches=2), 1, 120),
 }
 
 
-def play(agent: PPO, timesteps: int) -> dict[str, Any]:
+def play(agent: OnPolicyAgent, timesteps: int) -> dict[str, Any]:
     """Learn; what came of it."""
     history: list[dict[str, float]] = []
     batches: list[list[int]] = []
