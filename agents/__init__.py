@@ -10,7 +10,7 @@ from agents.base import Agent
 from agents.baselines import OracleAgent, RandomAgent
 from agents.checkpoint import CheckpointError
 from agents.dqn import DQN
-from agents.evaluation import Evaluation, evaluate_agent
+from agents.evaluation import EvaluateCallback, Evaluation, evaluate_agent
 from agents.lm import LMActorCritic
 from agents.ppo import PPO
 from agents.sac import DiscreteSAC
@@ -22,6 +22,7 @@ __all__ = [
     "Agent",
     "CheckpointError",
     "DiscreteSAC",
+    "EvaluateCallback",
     "Evaluation",
     "LMActorCritic",
     "OracleAgent",

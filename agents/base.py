@@ -8,29 +8,32 @@ import importlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 import textenvs
 from agents import distributed
+from agents.callbacks import Callback, Callbacks
 from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
 from agents.collect import Collector, Rollout
 from agents.config import check_fields
 from agents.logger import Logger
+from agents.schedules import check_schedules, config_at
 from agents.terminal import hold_interrupt, show_progress
 from textenvs.actions import check_seed
 from textenvs.errors import unknown_name
 from textenvs.spec import TextSpec
+from textenvs.tasks import Task
 
 SEED_STRIDE = 100_000  # sub-environment i of agent seed s is seeded with s x stride + i: streams of runs never overlap
 
 Metrics = dict[str, float]
-Callback = Callable[["Agent"], bool | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,8 @@ class AgentConfig:
 
     num_envs: int = 64
     """Sub-environments (of each process), where the environment is given as an id."""
+    schedules: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields that change as timesteps pass, by name: points [[timesteps, value], …], see :mod:`agents.schedules`."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -58,6 +63,8 @@ class Agent(ABC):
         **config: fields of the algorithm's ``Config``.
 
     Attributes:
+        given_config: the config as given.
+        config: … with the present values of the fields that have a schedule.
         num_timesteps: tokens written so far in all sub-environments, those of unfinished episodes included.
         num_episodes: finished episodes.
         num_updates: batches learnt from.
@@ -66,11 +73,15 @@ class Agent(ABC):
 
     Raises:
         TypeError: an unknown config key, or a value of another type.
-        ValueError: a config value out of range, a negative seed, or an environment whose observations are not token
-            sequences.
+        ValueError: a config value out of range, a negative seed, a device that is not there, or an environment whose
+            observations are not token sequences.
     """
 
     Config: ClassVar[type[AgentConfig]] = AgentConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Configs that have a name, to be given as ``**Agent.presets[name]``."""
+    optimizer: torch.optim.Optimizer
+    """Of agents whose config has a ``learning_rate``."""
 
     def __init__(
         self,
@@ -82,19 +93,19 @@ class Agent(ABC):
         log_dir: str | Path | None = None,
         **config: Any,
     ) -> None:
-        self.config: Any = make_config(self.Config, config)
-        self.seed, self.device = check_seed(seed), device
+        self.given_config: Any = make_config(self.Config, config)
+        self.seed, self.device = check_seed(seed), check_device(device)
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
-            self.envs = make_envs(env, self.config.num_envs, self.env_kwargs)
+            self.envs = make_envs(env, self.given_config.num_envs, self.env_kwargs)
         elif isinstance(env, VectorEnv):
             if env_kwargs:
                 raise ValueError("env_kwargs belong to an environment id; this environment is already made.")
             if config.get("num_envs", env.num_envs) != env.num_envs:
                 raise ValueError(f"num_envs={config['num_envs']}, but the environment given has {env.num_envs}.")
             self.envs = env
-            self.config = dataclasses.replace(self.config, num_envs=env.num_envs)
+            self.given_config = dataclasses.replace(self.given_config, num_envs=env.num_envs)
         else:
             raise TypeError(
                 f"env must be an environment id or a gymnasium.vector.VectorEnv; got {type(env).__name__}. "
@@ -108,9 +119,13 @@ class Agent(ABC):
         self.metrics: Metrics = {}
         self.rng = np.random.default_rng(seed)
         self._env_seed: int | None = seed * SEED_STRIDE  # of the next reset; None: the environment goes on by itself
+        self.config: Any = config_at(self.given_config, 0)
         self._build()
         self.collector = Collector(self.envs, self.text_spec, self._act, pooled=True)
+        self.log_dir = None if log_dir is None else Path(log_dir)
         self._logger = None if log_dir is None or distributed.rank() > 0 else Logger(log_dir)
+        self._callbacks = Callbacks(None)  # of the latest learn
+        self._callback_states: Tree = {}  # from a checkpoint, of callbacks that learn has not been given yet
         self._checked_processes = False
 
     # -- what an algorithm fills in ------------------------------------------------------------------------------------
@@ -155,14 +170,20 @@ class Agent(ABC):
         """Gradient samples per environment sample."""
         return self.gradient_samples / max(self.num_timesteps, 1)
 
-    def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> Self:
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Callback | Sequence[Callback] | None = None,
+        progress_bar: bool = False,
+    ) -> Self:
         """Learn until that many more timesteps have been played, and finish the last batch.
 
         A timestep is one token in one sub-environment. A second call goes on where the first ended.
 
         Args:
             total_timesteps: at least 1.
-            callback: called with the agent after every batch and its update; False stops.
+            callback: called with the agent after every batch and its update; False stops. Of several all are called,
+                in their order. :mod:`agents.callbacks` has more.
             progress_bar: show timesteps, speed and score.
 
         Raises:
@@ -173,6 +194,8 @@ class Agent(ABC):
         if total_timesteps < 1:
             raise ValueError(f"total_timesteps must be at least 1; got {total_timesteps}.")
         self._check_processes()
+        self._callbacks = callbacks = Callbacks(callback)
+        callbacks.restore(self._callback_states)
         first, target = self.num_timesteps, self.num_timesteps + total_timesteps
         if not self.collector.started:
             first_env = distributed.rank() * self.envs.num_envs
@@ -181,25 +204,47 @@ class Agent(ABC):
         started = time.perf_counter()
         visible = progress_bar and distributed.rank() == 0
         with hold_interrupt() as interrupted, show_progress(visible, total_timesteps) as show:
-            while self.num_timesteps < target:
+            going = not distributed.anyone(not callbacks.start(self))
+            while going and self.num_timesteps < target:
+                self._apply_schedules()
                 try:
                     metrics = self._iterate()
                 except BaseException:
                     # Stopped somewhere between the environment and the books: the episodes in flight are lost.
                     self.collector.drop()
                     raise
-                speed = (self.num_timesteps - first) / (time.perf_counter() - started)
+                speed = (self.num_timesteps - first) / (time.perf_counter() - started - callbacks.seconds)
                 self.metrics = metrics | {"charts/SPS": speed}
                 if self._logger is not None:
                     self._logger.log(self.num_timesteps, self.metrics)
                 show(self.num_timesteps - first, self.metrics)
-                if distributed.anyone(callback is not None and callback(self) is False):
-                    break
-                if distributed.anyone(interrupted()):
+                going = not distributed.anyone(not callbacks(self))
+                if going and distributed.anyone(interrupted()):
                     raise KeyboardInterrupt
         if self._logger is not None:
             self._logger.flush()
         return self
+
+    def _apply_schedules(self) -> None:
+        """Give scheduled fields their present values."""
+        if self.given_config.schedules:
+            self.config = config_at(self.given_config, self.num_timesteps)
+        if "learning_rate" in self.given_config.schedules:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate
+
+    def set_reward(self, reward: Any) -> None:
+        """Have the environment judge by another reward model from the next finished text on.
+
+        Args:
+            reward: any form of reward spec; see :func:`textenvs.set_reward`.
+
+        Raises:
+            TypeError, ValueError: it is none, or not one for these texts; the old one stays.
+        """
+        textenvs.set_reward(self.envs, reward)
+        if self.env_id is not None:
+            self.env_kwargs = self.env_kwargs | {"reward": reward}  # for checkpoints and evaluations
 
     def _check_processes(self) -> None:
         """Once, and where there are several: that this algorithm can train in them, and that they are alike."""
@@ -287,13 +332,16 @@ class Agent(ABC):
         config = {
             "agent": type(self).__name__,
             "seed": self.seed,
-            "config": dataclasses.asdict(self.config),
+            "config": dataclasses.asdict(self.given_config),
             "env": self._describe_env(),
             "text_spec": describe_text_spec(self.text_spec),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "num_processes": distributed.world_size(),
         }
-        state = self._get_state() | {"rng": self.rng.bit_generator.state}
+        state = self._get_state() | {
+            "rng": self.rng.bit_generator.state,
+            "callbacks": self._callback_states | self._callbacks.get_states(),
+        }
         episodes = {"collector": self.collector.get_state()}
         # Other people's vector environments cannot be saved: their episodes will start anew.
         if self.collector.started and hasattr(self.envs.unwrapped, "get_state"):
@@ -354,9 +402,13 @@ class Agent(ABC):
         state = load_state(folder)
         for name, value in saved["counters"].items():
             setattr(agent, name, value)
+        agent._apply_schedules()
+        if agent._logger is not None:
+            agent._logger.rewind(agent.num_timesteps)
         try:
             agent.rng.bit_generator.state = state["rng"]
             agent._set_state(state)
+            agent._callback_states = state.get("callbacks", {})
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint {folder} is damaged or incomplete: {error}") from error
         here_and_then = (
@@ -412,8 +464,29 @@ def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> Agent
 
     Raises:
         TypeError: an unknown key; the message lists the known ones and the nearest. A value of another type.
+        ValueError: a value out of range, or a schedule that is none.
     """
-    return config_class(**check_fields(config_class, given))
+    config = config_class(**check_fields(config_class, given))
+    check_schedules(config)
+    return config
+
+
+def check_device(device: str) -> str:
+    """The device, if networks can live there.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        raise ValueError(
+            f"device={device!r} is not to be had here: use 'cpu', or "
+            + (f"'cuda:0' to 'cuda:{gpus - 1}'" if gpus else "a PyTorch that sees a GPU")
+            + f". ({str(error).splitlines()[0]})"
+        ) from None
+    return device
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: dict[str, Any]) -> VectorEnv:
@@ -453,6 +526,15 @@ def find_text_spec(envs: VectorEnv) -> TextSpec:
             "For other environments use a general library, e.g. Stable-Baselines3."
         )
     return spec
+
+
+def find_task(envs: VectorEnv) -> Task | None:
+    """The writing task of a vector environment, where it lives in this process; None: it does not."""
+    base: Any = envs.unwrapped
+    if isinstance(base, SyncVectorEnv):
+        base = base.envs[0].unwrapped
+    task = getattr(base, "task", None)
+    return task if isinstance(task, Task) else None
 
 
 def describe_text_spec(spec: TextSpec) -> Tree:

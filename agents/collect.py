@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
@@ -58,6 +59,12 @@ class Rollout:
     def scores(self) -> np.ndarray:
         """[B] float32 sums of the rewards."""
         return self.rewards.sum(1)
+
+    def take(self, index: np.ndarray) -> Rollout:
+        """The episodes with these numbers; ``timesteps`` stays that of the window."""
+        parts = {name: x[index] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        components = {name: values[index] for name, values in self.components.items()}
+        return dataclasses.replace(self, **parts, components=components)
 
 
 class Collector:
