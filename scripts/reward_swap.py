@@ -1,7 +1,7 @@
 """The judge changes: how many new episodes until an agent writes well by the new one?
 
     python scripts/reward_swap.py --preset smoke    # seconds
-    python scripts/reward_swap.py                   # quick: some ten minutes on one core
+    python scripts/reward_swap.py                   # quick: some ten minutes on a free core
     python scripts/reward_swap.py --preset full     # larger tasks, more agents and seeds: hours
 
 Every agent learns under one judge until its greedy texts on test prompts reach 90 % of the best score, or its budget is
@@ -117,7 +117,7 @@ class Preset:
 EVERY_SWAP = tuple(swap.name for swap in SWAPS)
 PRESETS = {
     "smoke": Preset(EVERY_SWAP[:1], ("PPO", "DQN"), 2, 96, 1, 10),
-    "quick": Preset(EVERY_SWAP, ("PPO", "DQN", "SoftQ"), 3, 2_000, 3, 500),
+    "quick": Preset(EVERY_SWAP, ("PPO", "DQN"), 3, 2_000, 3, 500),
     "full": Preset(EVERY_SWAP, tuple(entrant.name for entrant in ENTRANTS), 4, 8_000, 5, 2_000),
 }
 
