@@ -19,7 +19,7 @@ from agents.base import Agent
 from textenvs.rewards import registry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 
 def code_blocks(page: str, language: str) -> list[str]:

@@ -100,7 +100,7 @@ def test_evaluation_is_no_training(kind: type[Agent]) -> None:
 def test_results_of_both_splits_and_modes_in_files(kind: type[Agent], tmp_path: Path) -> None:
     agent = make(kind, log_dir=tmp_path)
     callback = EvaluateCallback(every_episodes=20, num_episodes=12)
-    agent.learn(120, callback=callback)
+    agent.learn(240, callback=callback)
     keys = [f"eval/{s}/{m}_{w}" for s in ("train", "test") for m in ("greedy", "sampled") for w in ("score", "length")]
     assert list(callback.results[-1]) == ["timesteps", "episodes", *keys]
     rows = evaluations(tmp_path)
