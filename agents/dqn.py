@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.base import AgentConfig, Metrics, find_task
+from agents.base import AgentConfig, Metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
+from agents.environments import find_task
 from agents.losses import masked_mean
 from agents.networks import (
     CausalTransformer,

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import describe_text_spec
 from agents.checkpoint import CheckpointError, load_config, load_state, save_checkpoint
 from agents.collect import Rollout
 from agents.demonstrations import finish_reasons, masks_of_rows, rollout_from_episodes
+from agents.environments import describe_text_spec
 from textenvs import Episodes, Task, episodes_from_rows, make_reward
 from textenvs.rewards import Judge
 from textenvs.spec import TextSpec

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from agents import distributed
-from agents.base import SEED_STRIDE, Agent, Metrics, find_text_spec, make_envs
+from agents.base import SEED_STRIDE, Agent, Metrics
 from agents.callbacks import StatefulCallback
 from agents.collect import Collector, Rollout
+from agents.environments import find_text_spec, make_envs
 from agents.logger import Logger
 
 EVALUATION_OFFSET = 50_000

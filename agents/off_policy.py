@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Metrics, episode_metrics, find_task
+from agents.base import Agent, AgentConfig, Metrics, episode_metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
 from agents.demonstrations import read_demonstrations
+from agents.environments import find_task
 from agents.networks import (
     CausalTransformer,
     TransformerConfig,

@@ -33,9 +33,10 @@ import torch
 import tyro
 
 from agents import evaluate_agent
-from agents.base import SEED_STRIDE, Agent, find_text_spec, make_envs
+from agents.base import SEED_STRIDE, Agent
 from agents.benchmark.plots import COLOURS
 from agents.benchmark.suites import BenchmarkError
+from agents.environments import find_text_spec, make_envs
 from agents.evaluation import EVALUATION_OFFSET
 from agents.experiments import (
     Curve,
