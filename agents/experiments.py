@@ -122,7 +122,7 @@ def play_runs(
     Raises:
         BenchmarkError: the folder holds something else, or another process works in it.
     """
-    files = {key: out / "runs" / (_slug("--".join(key)) + ".json") for key in keys}
+    files = {key: out / "runs" / ("--".join(_slug(part) for part in key) + ".json") for key in keys}
     with lock(out):
         open_folder(out, dict(settings))
         (out / "runs").mkdir(exist_ok=True)
