@@ -195,7 +195,7 @@ def main(args: Args) -> None:
     out = args.out or Path(f"runs/demonstrations-{args.preset}")
     entrants = {entrant.name: entrant for entrant in ENTRANTS if entrant.name in preset.entrants}
     tasks = {setting.name: setting for setting in preset.tasks}
-    plan = {
+    plan: dict[tuple[str, ...], tuple[int, str]] = {
         (setting.name, entrant.name, label(condition), str(seed)): condition
         for seed in range(preset.seeds)  # one of each first
         for setting, entrant in product(preset.tasks, entrants.values())

@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -201,7 +202,7 @@ def play(swap: Swap, entrant: Entrant, seed: int, preset: Preset) -> dict[str, A
 
     agent = entrant.kind(envs(swap.before), seed=seed, **entrant.config)
     curves: dict[str, Curve] = {}
-    curves["before"], _ = learn_until(agent, lambda: before.score(agent), goals["before"], preset.budget)
+    curves["before"], _ = learn_until(agent, partial(before.score, agent), goals["before"], preset.budget)
     ways = (RESCORES, KEEPS) if isinstance(agent, ReplayLearner) else (GOES_ON,)
     with tempfile.TemporaryDirectory() as folder:
         agent.save(Path(folder) / "agent")
@@ -213,9 +214,9 @@ def play(swap: Swap, entrant: Entrant, seed: int, preset: Preset) -> dict[str, A
                     again.learn_offline(preset.offline_updates)
             else:
                 again.set_reward(swap.after)
-            curves[way], _ = learn_until(again, lambda again=again: after.score(again), goals["after"], preset.budget)
+            curves[way], _ = learn_until(again, partial(after.score, again), goals["after"], preset.budget)
     fresh = entrant.kind(envs(swap.after), seed=seed, **entrant.config)
-    curves[SCRATCH], _ = learn_until(fresh, lambda: after.score(fresh), goals["after"], preset.budget)
+    curves[SCRATCH], _ = learn_until(fresh, partial(after.score, fresh), goals["after"], preset.budget)
     return {"goals": goals, "curves": curves}
 
 
