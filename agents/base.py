@@ -91,11 +91,12 @@ class Agent(ABC):
         **config: Any,
     ) -> None:
         self.given_config: Any = make_config(self.Config, config)
+        self.config: Any = config_at(self.given_config, 0)
         self.seed, self.device = check_seed(seed), check_device(device)
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
-            self.envs = make_envs(env, self.given_config.num_envs, self.env_kwargs)
+            self.envs = make_envs(env, self.config.num_envs, self.env_kwargs)
         elif isinstance(env, VectorEnv):
             if env_kwargs:
                 raise ValueError("env_kwargs belong to an environment id; this environment is already made.")
@@ -103,6 +104,7 @@ class Agent(ABC):
                 raise ValueError(f"num_envs={config['num_envs']}, but the environment given has {env.num_envs}.")
             self.envs = env
             self.given_config = dataclasses.replace(self.given_config, num_envs=env.num_envs)
+            self.config = config_at(self.given_config, 0)
         else:
             raise TypeError(
                 f"env must be an environment id or a gymnasium.vector.VectorEnv; got {type(env).__name__}. "
@@ -116,7 +118,6 @@ class Agent(ABC):
         self.metrics: Metrics = {}
         self.rng = np.random.default_rng(seed)
         self._env_seed: int | None = seed * SEED_STRIDE  # of the next reset; None: the environment goes on by itself
-        self.config: Any = config_at(self.given_config, 0)
         self._build()
         self.collector = Collector(self.envs, self.text_spec, self._act, pooled=True)
         self.log_dir = None if log_dir is None else Path(log_dir)
