@@ -10,7 +10,8 @@ from agents.base import Agent
 from agents.baselines import OracleAgent, RandomAgent
 from agents.checkpoint import CheckpointError
 from agents.dqn import DQN
-from agents.evaluation import EvaluateCallback, Evaluation, evaluate_agent
+from agents.evaluate_callback import EvaluateCallback
+from agents.evaluation import Evaluation, evaluate_agent
 from agents.lm import LMActorCritic
 from agents.ppo import PPO
 from agents.sac import DiscreteSAC

@@ -223,27 +223,6 @@ class Agent(ABC):
             self._logger.flush()
         return self
 
-    def _apply_schedules(self) -> None:
-        """Give scheduled fields their present values."""
-        if self.given_config.schedules:
-            self.config = config_at(self.given_config, self.num_timesteps)
-        if "learning_rate" in self.given_config.schedules:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate
-
-    def set_reward(self, reward: Any) -> None:
-        """Have the environment judge by another reward model from the next finished text on.
-
-        Args:
-            reward: any form of reward spec; see :func:`textenvs.set_reward`.
-
-        Raises:
-            TypeError, ValueError: it is none, or not one for these texts; the old one stays.
-        """
-        textenvs.set_reward(self.envs, reward)
-        if self.env_id is not None:
-            self.env_kwargs = self.env_kwargs | {"reward": reward}  # for checkpoints and evaluations
-
     def _check_processes(self) -> None:
         """Once, and where there are several: that this algorithm can train in them, and that they are alike."""
         if self._checked_processes:
@@ -274,6 +253,27 @@ class Agent(ABC):
         self.num_timesteps += rollout.timesteps
         self.num_episodes += len(rollout)
         return rollout
+
+    def _apply_schedules(self) -> None:
+        """Give scheduled fields their present values."""
+        if self.given_config.schedules:
+            self.config = config_at(self.given_config, self.num_timesteps)
+        if "learning_rate" in self.given_config.schedules:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate
+
+    def set_reward(self, reward: Any) -> None:
+        """Have the environment judge by another reward model from the next finished text on.
+
+        Args:
+            reward: any form of reward spec; see :func:`textenvs.set_reward`.
+
+        Raises:
+            TypeError, ValueError: it is none, or not one for these texts; the old one stays.
+        """
+        textenvs.set_reward(self.envs, reward)
+        if self.env_id is not None:
+            self.env_kwargs = self.env_kwargs | {"reward": reward}  # for checkpoints and evaluations
 
     # -- acting --------------------------------------------------------------------------------------------------------
 

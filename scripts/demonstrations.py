@@ -33,7 +33,8 @@ from agents.base import SEED_STRIDE, Agent
 from agents.benchmark.plots import COLOURS, MARKERS
 from agents.benchmark.suites import BenchmarkError
 from agents.demonstrations import oracle_episodes
-from agents.evaluation import EVALUATION_OFFSET, play_episodes
+from agents.evaluate_callback import EVALUATION_OFFSET
+from agents.evaluation import play_episodes
 from agents.experiments import (
     Entrant,
     crossing,

@@ -38,7 +38,7 @@ from agents.base import SEED_STRIDE, Agent
 from agents.benchmark.plots import COLOURS
 from agents.benchmark.suites import BenchmarkError
 from agents.environments import find_text_spec, make_envs
-from agents.evaluation import EVALUATION_OFFSET
+from agents.evaluate_callback import EVALUATION_OFFSET
 from agents.experiments import (
     Curve,
     Entrant,

@@ -30,7 +30,8 @@ import agents
 from agents.base import Agent
 from agents.callbacks import LogLines
 from agents.checkpoint import CheckpointError, load_config, recover
-from agents.evaluation import EvaluateCallback, evaluate_agent
+from agents.evaluate_callback import EvaluateCallback
+from agents.evaluation import evaluate_agent
 from agents.off_policy import ReplayLearner
 from textenvs import RewardError
 from textenvs.errors import unknown_name
