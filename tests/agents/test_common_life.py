@@ -31,6 +31,7 @@ COPY = "textenvs/Copy-v0"
 VARYING = {"length": 3, "num_symbols": 4, "min_length": 2}
 SMALL = {  # of these every config takes what it has
     "num_envs": 8,
+    "group_size": 4,
     "batch_size": 8,
     "learning_starts": 8,
     "updates_per_window": 2,
@@ -50,8 +51,7 @@ def small(kind: type[Agent], **more: Any) -> dict[str, Any]:
 
 
 def make(kind: type[Agent], log_dir: Path | None = None, seed: int = 0, **more: Any) -> Agent:
-    env_kwargs = VARYING | {"group_size": 4}
-    return kind(COPY, seed=seed, env_kwargs=env_kwargs, log_dir=log_dir, **small(kind, **more))
+    return kind(COPY, seed=seed, env_kwargs=VARYING, log_dir=log_dir, **small(kind, **more))
 
 
 def bits(tree: Any) -> Any:
@@ -379,7 +379,7 @@ def test_a_device_that_is_not_there(kind: type[Agent], tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @every_learner
 def test_learning_on_a_gpu(kind: type[Agent], tmp_path: Path) -> None:
-    agent = kind(COPY, env_kwargs=VARYING | {"group_size": 4}, device="cuda", **small(kind))
+    agent = kind(COPY, env_kwargs=VARYING, device="cuda", **small(kind))
     agent.learn(200, callback=EvaluateCallback(80, num_episodes=8))
     agent.save(tmp_path / "agent")
     obs, _ = TextVectorEnv("Copy", 5, **VARYING).reset(seed=1)
