@@ -11,6 +11,7 @@ from agents.base import Agent
 from agents.baselines import OracleAgent, RandomAgent
 from agents.checkpoint import CheckpointError
 from agents.dqn import DQN
+from agents.evaluate_callback import EvaluateCallback
 from agents.evaluation import Evaluation, evaluate_agent
 from agents.grpo import GRPO
 from agents.lm import LMActorCritic
@@ -31,6 +32,7 @@ __all__ = [
     "Agent",
     "CheckpointError",
     "DiscreteSAC",
+    "EvaluateCallback",
     "Evaluation",
     "LMActorCritic",
     "OracleAgent",

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import textenvs
 from agents import distributed
+from agents.callbacks import Callback, Callbacks
 from agents.checkpoint import CheckpointError, Tree, load_config, load_state, save_checkpoint
 from agents.collect import Collector, Rollout
 from agents.config import check_fields
+from agents.environments import describe_text_spec
+from agents.environments import find_text_spec as find_text_spec
+from agents.environments import make_envs as make_envs
 from agents.logger import Logger
+from agents.schedules import check_schedules, config_at
 from agents.terminal import hold_interrupt, show_progress
 from textenvs.actions import check_seed
-from textenvs.errors import unknown_name
-from textenvs.spec import TextSpec
 
 SEED_STRIDE = 100_000  # sub-environment i of agent seed s is seeded with s x stride + i: streams of runs never overlap
 
 Metrics = dict[str, float]
-Callback = Callable[["Agent"], bool | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,8 @@ class AgentConfig:
 
     num_envs: int = 64
     """Sub-environments (of each process), where the environment is given as an id."""
+    schedules: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields that change as timesteps pass, by name: points [[timesteps, value], …], see :mod:`agents.schedules`."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -58,6 +60,8 @@ class Agent(ABC):
         **config: fields of the algorithm's ``Config``.
 
     Attributes:
+        given_config: the config as given.
+        config: … with the present values of the fields that have a schedule.
         num_timesteps: tokens written so far in all sub-environments, those of unfinished episodes included.
         num_episodes: finished episodes.
         num_updates: batches learnt from.
@@ -66,11 +70,15 @@ class Agent(ABC):
 
     Raises:
         TypeError: an unknown config key, or a value of another type.
-        ValueError: a config value out of range, a negative seed, or an environment whose observations are not token
-            sequences.
+        ValueError: a config value out of range, a negative seed, a device that is not there, or an environment whose
+            observations are not token sequences.
     """
 
     Config: ClassVar[type[AgentConfig]] = AgentConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Configs that have a name, to be given as ``**Agent.presets[name]``."""
+    optimizer: torch.optim.Optimizer
+    """Of agents whose config has a ``learning_rate``."""
 
     def __init__(
         self,
@@ -82,8 +90,9 @@ class Agent(ABC):
         log_dir: str | Path | None = None,
         **config: Any,
     ) -> None:
-        self.config: Any = make_config(self.Config, config)
-        self.seed, self.device = check_seed(seed), device
+        self.given_config: Any = make_config(self.Config, config)
+        self.config: Any = config_at(self.given_config, 0)
+        self.seed, self.device = check_seed(seed), check_device(device)
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
@@ -94,7 +103,8 @@ class Agent(ABC):
             if config.get("num_envs", env.num_envs) != env.num_envs:
                 raise ValueError(f"num_envs={config['num_envs']}, but the environment given has {env.num_envs}.")
             self.envs = env
-            self.config = dataclasses.replace(self.config, num_envs=env.num_envs)
+            self.given_config = dataclasses.replace(self.given_config, num_envs=env.num_envs)
+            self.config = config_at(self.given_config, 0)
         else:
             raise TypeError(
                 f"env must be an environment id or a gymnasium.vector.VectorEnv; got {type(env).__name__}. "
@@ -110,7 +120,10 @@ class Agent(ABC):
         self._env_seed: int | None = seed * SEED_STRIDE  # of the next reset; None: the environment goes on by itself
         self._build()
         self.collector = Collector(self.envs, self.text_spec, self._act, pooled=True)
+        self.log_dir = None if log_dir is None else Path(log_dir)
         self._logger = None if log_dir is None or distributed.rank() > 0 else Logger(log_dir)
+        self._callbacks = Callbacks(None)  # of the latest learn
+        self._callback_states: Tree = {}  # from a checkpoint, of callbacks that learn has not been given yet
         self._checked_processes = False
 
     # -- what an algorithm fills in ------------------------------------------------------------------------------------
@@ -159,14 +172,20 @@ class Agent(ABC):
         """Gradient samples per environment sample."""
         return self.gradient_samples / max(self.num_timesteps, 1)
 
-    def learn(self, total_timesteps: int, callback: Callback | None = None, progress_bar: bool = False) -> Self:
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Callback | Sequence[Callback] | None = None,
+        progress_bar: bool = False,
+    ) -> Self:
         """Learn until that many more timesteps have been played, and finish the last batch.
 
         A timestep is one token in one sub-environment. A second call goes on where the first ended.
 
         Args:
             total_timesteps: at least 1.
-            callback: called with the agent after every batch and its update; False stops.
+            callback: called with the agent after every batch and its update; False stops. Of several all are called,
+                in their order. :mod:`agents.callbacks` has more.
             progress_bar: show timesteps, speed and score.
 
         Raises:
@@ -177,27 +196,30 @@ class Agent(ABC):
         if total_timesteps < 1:
             raise ValueError(f"total_timesteps must be at least 1; got {total_timesteps}.")
         self._check_processes()
+        self._callbacks = callbacks = Callbacks(callback)
+        callbacks.restore(self._callback_states)
         first, target = self.num_timesteps, self.num_timesteps + total_timesteps
         if not self.collector.started:
             self._begin_episodes()
         started = time.perf_counter()
         visible = progress_bar and distributed.rank() == 0
         with hold_interrupt() as interrupted, show_progress(visible, total_timesteps) as show:
-            while self.num_timesteps < target:
+            going = not distributed.anyone(not callbacks.start(self))
+            while going and self.num_timesteps < target:
+                self._apply_schedules()
                 try:
                     metrics = self._iterate()
                 except BaseException:
                     # Stopped somewhere between the environment and the books: the episodes in flight are lost.
                     self.collector.drop()
                     raise
-                speed = (self.num_timesteps - first) / (time.perf_counter() - started)
+                speed = (self.num_timesteps - first) / (time.perf_counter() - started - callbacks.seconds)
                 self.metrics = metrics | {"charts/SPS": speed}
                 if self._logger is not None:
                     self._logger.log(self.num_timesteps, self.metrics)
                 show(self.num_timesteps - first, self.metrics)
-                if distributed.anyone(callback is not None and callback(self) is False):
-                    break
-                if distributed.anyone(interrupted()):
+                going = not distributed.anyone(not callbacks(self))
+                if going and distributed.anyone(interrupted()):
                     raise KeyboardInterrupt
         if self._logger is not None:
             self._logger.flush()
@@ -244,6 +266,27 @@ class Agent(ABC):
         self.num_timesteps += rollout.timesteps
         self.num_episodes += len(rollout)
         return rollout
+
+    def _apply_schedules(self) -> None:
+        """Give scheduled fields their present values."""
+        if self.given_config.schedules:
+            self.config = config_at(self.given_config, self.num_timesteps)
+        if "learning_rate" in self.given_config.schedules:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate
+
+    def set_reward(self, reward: Any) -> None:
+        """Have the environment judge by another reward model from the next finished text on.
+
+        Args:
+            reward: any form of reward spec; see :func:`textenvs.set_reward`.
+
+        Raises:
+            TypeError, ValueError: it is none, or not one for these texts; the old one stays.
+        """
+        textenvs.set_reward(self.envs, reward)
+        if self.env_id is not None:
+            self.env_kwargs = self.env_kwargs | {"reward": reward}  # for checkpoints and evaluations
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -300,13 +343,16 @@ class Agent(ABC):
         config = {
             "agent": type(self).__name__,
             "seed": self.seed,
-            "config": dataclasses.asdict(self.config),
+            "config": dataclasses.asdict(self.given_config),
             "env": self._describe_env(),
             "text_spec": describe_text_spec(self.text_spec),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "num_processes": distributed.world_size(),
         }
-        state = self._get_state() | {"rng": self.rng.bit_generator.state}
+        state = self._get_state() | {
+            "rng": self.rng.bit_generator.state,
+            "callbacks": self._callback_states | self._callbacks.get_states(),
+        }
         episodes = {"collector": self.collector.get_state()}
         # Other people's vector environments cannot be saved: their episodes will start anew.
         if self.collector.started and hasattr(self.envs.unwrapped, "get_state"):
@@ -367,9 +413,13 @@ class Agent(ABC):
         state = load_state(folder)
         for name, value in saved["counters"].items():
             setattr(agent, name, value)
+        agent._apply_schedules()
+        if agent._logger is not None:
+            agent._logger.rewind(agent.num_timesteps)
         try:
             agent.rng.bit_generator.state = state["rng"]
             agent._set_state(state)
+            agent._callback_states = state.get("callbacks", {})
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint {folder} is damaged or incomplete: {error}") from error
         here_and_then = (
@@ -424,55 +474,26 @@ def make_config(config_class: type[AgentConfig], given: dict[str, Any]) -> Agent
 
     Raises:
         TypeError: an unknown key; the message lists the known ones and the nearest. A value of another type.
+        ValueError: a value out of range, or a schedule that is none.
     """
-    return config_class(**check_fields(config_class, given))
+    config = config_class(**check_fields(config_class, given))
+    check_schedules(config)
+    return config
 
 
-def make_envs(env_id: str, num_envs: int, env_kwargs: dict[str, Any]) -> VectorEnv:
-    """A vector environment from an id (``"module:id"`` too): natively batched where it has such an entry point, else
-    one by one.
+def check_device(device: str) -> str:
+    """The device, if networks can live there.
 
     Raises:
-        gymnasium.error.UnregisteredEnv: no such id; the message names the nearest and those of this project.
+        ValueError: no such device here.
     """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
     try:
-        spec = gym.spec(name)
-    except gym.error.UnregisteredEnv as error:
-        raise type(error)(unknown_name("environment", env_id, textenvs.list_envs())) from None
-    if spec.vector_entry_point is not None:
-        return gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
-    in_same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    return gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=in_same_step, **env_kwargs)
-
-
-def find_text_spec(envs: VectorEnv) -> TextSpec:
-    """The ``text_spec`` of a vector environment or of what it is made of, through any wrappers.
-
-    Raises:
-        ValueError: there is none: the observations are not token sequences.
-    """
-    base = envs.unwrapped
-    spec = getattr(base, "text_spec", None)
-    if spec is None and hasattr(base, "get_attr"):
-        with contextlib.suppress(AttributeError):
-            spec = base.get_attr("text_spec")[0]
-    if not isinstance(spec, TextSpec):
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
         raise ValueError(
-            f"{envs} has no text_spec: its observations are not token sequences, which these agents need. "
-            "For other environments use a general library, e.g. Stable-Baselines3."
-        )
-    return spec
-
-
-def describe_text_spec(spec: TextSpec) -> Tree:
-    return {
-        "prompt_length": spec.prompt_length,
-        "max_new_tokens": spec.max_new_tokens,
-        "pad_id": spec.pad_id,
-        "eos_ids": list(spec.eos_ids),
-        "has_masks": spec.has_masks,
-        "tokens": list(spec.vocab.tokens),
-    }
+            f"device={device!r} is not to be had here: use 'cpu', or "
+            + (f"'cuda:0' to 'cuda:{gpus - 1}'" if gpus else "a PyTorch that sees a GPU")
+            + f". ({str(error).splitlines()[0]})"
+        ) from None
+    return device

@@ -36,17 +36,18 @@ def save_checkpoint(folder: str | Path, config: Tree, state: Tree) -> None:
     """Write a checkpoint under a temporary name, then rename it into place.
 
     Args:
-        folder: where; an earlier checkpoint there is replaced, any other folder or file is refused.
+        folder: where; an earlier checkpoint of the same agent there is replaced, anything else is refused.
         config: what ``config.json`` says, JSON values only.
         state: the tree.
 
     Raises:
-        CheckpointError: there is something else at ``folder``, or a leaf that cannot be written.
+        CheckpointError: there is something else at ``folder``, e.g. a checkpoint of another agent or version, or a
+            leaf that cannot be written.
     """
     folder = Path(folder)
     recover(folder)
     if folder.exists():
-        _check_replaceable(folder)
+        _check_replaceable(folder, config)
     plain: dict[str, Any] = {}
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for name, subtree in state.items():
@@ -175,19 +176,29 @@ def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Only an empty folder or a checkpoint with nothing else in it (logs, notes) may be replaced."""
+def _check_replaceable(folder: Path, config: Tree) -> None:
+    """Only an empty folder, or a checkpoint of the same kind with nothing else in it (logs, notes), may be replaced."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; give a folder for the checkpoint.")
     files = list(folder.iterdir())
     if not files:
         return
     try:
-        ours = json.loads((folder / "config.json").read_text()).get("format") == FORMAT
+        earlier = json.loads((folder / "config.json").read_text())
+        ours = earlier.get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         ours = False
     if not ours:
         raise CheckpointError(f"{folder} exists and is not a checkpoint of an agent; give another folder.")
+    if earlier.get("version") != VERSION:
+        raise CheckpointError(
+            f"{folder} holds a checkpoint of version {earlier.get('version')}; this code writes {VERSION}. Give "
+            f"another folder."
+        )
+    if earlier.get("agent") != config.get("agent"):
+        raise CheckpointError(
+            f"{folder} holds a checkpoint of {earlier.get('agent')}, not of {config.get('agent')}; give another folder."
+        )
     others = [file.name for file in files if file.suffix != ".safetensors" and file.name not in _JSON_FILES]
     if others:
         raise CheckpointError(

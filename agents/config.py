@@ -29,6 +29,8 @@ def _is_a(value: Any, hint: Any) -> bool:
     options = get_args(hint)
     if get_origin(hint) is Literal:  # which of them it may be, the config says itself
         return isinstance(value, type(options[0]))
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
     if options:  # a union
         return any(_is_a(value, option) for option in options)
     if isinstance(value, bool):
@@ -39,6 +41,8 @@ def _is_a(value: Any, hint: Any) -> bool:
 def _kind(hint: Any) -> str:
     """A type of a config in words."""
     options = get_args(hint)
+    if get_origin(hint) is dict:
+        return "a mapping"
     if options:
         return " or ".join(repr(option) if get_origin(hint) is Literal else _kind(option) for option in options)
     return {int: "an integer", float: "a number", bool: "True or False", type(None): "None"}.get(hint, hint.__name__)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from agents.base import AgentConfig, Metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
+from agents.environments import find_task
 from agents.losses import masked_mean
 from agents.networks import (
     CausalTransformer,
@@ -152,6 +154,42 @@ class DQNConfig(AgentConfig):
         TransformerConfig(self.num_layers, self.width, self.num_heads)
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    # Mnih et al. 2015 with the double estimator of van Hasselt et al. 2016, at the sizes of these environments.
+    "textbook": {
+        "n_step": 1,
+        "lower_bound": False,
+        "recent_share": 0.0,
+        "temperature": 0.0,
+        "epsilon": 0.05,
+        "epsilon_start": 1.0,
+        "target_tau": 1.0,
+        "target_interval": 100,
+        "loss": "huber",
+        "reward_scale": 1.0,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "max_grad_norm": 10.0,
+    },
+    # Hessel et al. 2018, "Rainbow", table 1, without noisy networks and without the distributional loss: double,
+    # dueling, 3-step targets, replay prioritised with ω = 0.5 and β from 0.4 to 1, ε-greedy in place of the noise.
+    "rainbow": {
+        "double": True,
+        "dueling": True,
+        "n_step": 3,
+        "priority_alpha": 0.5,
+        "priority_beta": 0.4,
+        "schedules": {"priority_beta": [[0, 0.4], [100_000, 1.0]]},
+        "lower_bound": False,
+        "recent_share": 0.0,
+        "temperature": 0.0,
+        "epsilon": 0.05,
+        "epsilon_start": 1.0,
+    },
+}
+"""Named configs: ``DQN(env, **DQN.presets["rainbow"])``."""
+
+
 class QNetwork(nn.Module):
     """Q(s_t, ·) of every step of an episode, over a causal transformer.
 
@@ -220,6 +258,7 @@ class DQN(ReplayLearner):
     """Q-learning from a replay buffer of episodes; ``predict`` is greedy, or sampled as in training."""
 
     Config = DQNConfig
+    presets = PRESETS
     loss_names = ("losses/td_loss", "losses/q_values")
 
     def _build(self) -> None:
@@ -244,7 +283,9 @@ class DQN(ReplayLearner):
             [self.parameters], config.learning_rate, eps=1e-5, weight_decay=config.weight_decay, fused=True
         )
         self._targets_are_online = config.target_tau == 1 and config.target_interval == 1
-        self.replay = EpisodeReplay(config.capacity, spec, priority_alpha=config.priority_alpha)
+        self.replay = EpisodeReplay(
+            config.capacity, spec, priority_alpha=config.priority_alpha, task=find_task(self.envs)
+        )
         self.rollout_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
         self.predict_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
         places = torch.arange(config.num_envs, device=self.device) / max(config.num_envs - 1, 1)

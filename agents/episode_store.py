@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import describe_text_spec
 from agents.checkpoint import CheckpointError, load_config, load_state, save_checkpoint
 from agents.collect import Rollout
 from agents.demonstrations import finish_reasons, masks_of_rows, rollout_from_episodes
+from agents.environments import describe_text_spec
 from textenvs import Episodes, Task, episodes_from_rows, make_reward
 from textenvs.rewards import Judge
 from textenvs.spec import TextSpec
@@ -33,6 +33,8 @@ class EpisodeStore:
             first is what has not been written for longest.
         masks_of: a task whose ``action_masks`` are asked when masks are needed, so that none are kept; None: they are
             kept, one bit an action.
+        task: the task that the texts are written for, where it is known: by it texts are judged, now and anew, and the
+            files of other tasks are refused.
 
     Raises:
         ValueError: capacity below 1.
@@ -46,10 +48,11 @@ class EpisodeStore:
         keep_logprobs: bool = False,
         deduplicate: bool = False,
         masks_of: Task | None = None,
+        task: Task | None = None,
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 episode; got {capacity}.")
-        self.capacity, self.text_spec = capacity, text_spec
+        self.capacity, self.text_spec, self.task = capacity, text_spec, task
         self._mask_task = masks_of if text_spec.has_masks else None
         steps, num_tokens = text_spec.max_new_tokens, text_spec.pad_id
         columns = {
@@ -211,7 +214,8 @@ class EpisodeStore:
             episodes: the texts, e.g. from :func:`agents.demonstrations.oracle_episodes` or ``read_demonstrations``.
             scores: [B]; None: they are judged here.
             source: what ``sources`` will call them.
-            task: the task that they were written for: needed to judge them, and by tasks with masks.
+            task: the task that they were written for: needed to judge them, and by tasks with masks. None: the
+                buffer's.
             reward: any form of reward spec; None: the task's own.
 
         Returns:
@@ -222,23 +226,29 @@ class EpisodeStore:
                 :func:`agents.demonstrations.rollout_from_episodes`. The buffer is as it was.
             RewardError: the reward model failed; likewise.
         """
-        return self.add(rollout_from_episodes(episodes, self.text_spec, scores, task, reward), source)
+        return self.add(rollout_from_episodes(episodes, self.text_spec, scores, task or self.task, reward), source)
 
     def save(self, folder: str | Path, task: str | None = None) -> None:
         """Write the buffer alone, to be taken up elsewhere by ``load``; an earlier one there is replaced.
 
         Args:
             folder: where.
-            task: name of the task that the texts were written for, which ``load`` can then compare.
+            task: name of the task that the texts were written for, which ``load`` can then compare; None: the
+                buffer's.
 
         Raises:
             CheckpointError: there is something else at ``folder``.
         """
+        task = task or (None if self.task is None else self.task.name)
         config = {"agent": type(self).__name__, "text_spec": describe_text_spec(self.text_spec), "task": task}
         save_checkpoint(folder, config, {"replay": self.get_state()})
 
     def load(self, folder: str | Path, task: str | None = None) -> None:
         """Take over the episodes of a buffer that ``save`` wrote, in place of this one's.
+
+        Args:
+            folder: where.
+            task: name of the task that they must have been written for; None: the buffer's.
 
         Raises:
             CheckpointError: not a replay buffer, or one of another vocabulary, task, capacity or of other options; this
@@ -251,6 +261,7 @@ class EpisodeStore:
         for name, value in saved["text_spec"].items():
             if here[name] != value:
                 raise CheckpointError(f"The texts in {folder} have {name}={value}; this buffer's have {here[name]}.")
+        task = task or (None if self.task is None else self.task.name)
         if None not in (task, saved["task"]) and task != saved["task"]:
             raise CheckpointError(f"The texts in {folder} were written for {saved['task']}, not for {task}.")
         try:
@@ -258,7 +269,7 @@ class EpisodeStore:
         except ValueError as error:
             raise CheckpointError(f"The replay buffer in {folder} does not fit: {error}") from error
 
-    def rescore(self, reward: Any, task: Task, batch_size: int = 1024) -> None:
+    def rescore(self, reward: Any, task: Task | None = None, batch_size: int = 1024) -> None:
         """Judge every stored text by another reward model: the texts stay, only what they are worth changes.
 
         Episodes that are added later come with the scores of their environment, so change its judge as well
@@ -267,14 +278,17 @@ class EpisodeStore:
 
         Args:
             reward: any form of reward spec.
-            task: the task that the texts were written for (``envs.unwrapped.task``): it knows the prompts' columns.
+            task: the task that the texts were written for (``envs.unwrapped.task``), which knows the prompts' columns;
+                None: the buffer's.
             batch_size: texts in one call of the reward model.
 
         Raises:
-            ValueError: the task has other shapes than the buffer.
+            ValueError: the task has other shapes than the buffer, or there is none.
             RewardError: the reward model failed; all scores are as they were.
         """
-        spec = self.text_spec
+        spec, task = self.text_spec, task or self.task
+        if task is None:
+            raise ValueError("This replay buffer does not know what its texts were written for: pass task=.")
         if (task.prompt_length, task.max_new_tokens, task.vocab) != (
             spec.prompt_length,
             spec.max_new_tokens,

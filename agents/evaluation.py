@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agents.base import find_text_spec, make_envs
-from agents.collect import Collector
+from agents.collect import Collector, Rollout
 from textenvs.spec import TextSpec
 
 
@@ -74,9 +74,34 @@ def evaluate_agent(
     Raises:
         ValueError: num_episodes below 1, or an environment of other shapes than the agent's.
     """
+    rollout = play_episodes(
+        agent,
+        env_id,
+        split=split,
+        num_episodes=num_episodes,
+        deterministic=deterministic,
+        seed=seed,
+        env_kwargs=env_kwargs,
+    )
+    return Evaluation(rollout.scores, rollout.lengths, rollout.rows)
+
+
+def play_episodes(
+    agent: Predictor,
+    env_id: str,
+    *,
+    split: str,
+    num_episodes: int,
+    deterministic: bool,
+    seed: int,
+    env_kwargs: dict[str, Any] | None = None,
+) -> Rollout:
+    """The episodes of :func:`evaluate_agent`, one per sub-environment in their order, with all that is known of them;
+    their log-probabilities are not."""
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1; got {num_episodes}.")
-    envs = make_envs(env_id, num_episodes, {**(env_kwargs or {}), "split": split})
+    kwargs = {name: value for name, value in (env_kwargs or {}).items() if name != "group_size"}  # each a prompt
+    envs = make_envs(env_id, num_episodes, {**kwargs, "split": split})
     spec, own = find_text_spec(envs), agent.text_spec
     for name in ("prompt_length", "max_new_tokens", "pad_id"):
         if getattr(spec, name) != getattr(own, name):
@@ -85,11 +110,10 @@ def evaluate_agent(
 
     def act(obs: np.ndarray, action_mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         actions, _ = agent.predict(obs, deterministic=deterministic, action_mask=action_mask)
-        return actions, np.zeros(len(obs), dtype=np.float32)
+        return actions, np.full(len(obs), np.nan, dtype=np.float32)
 
     collector = Collector(envs, spec, act)
     collector.reset(seed)
     rollout = collector.collect(spec.max_new_tokens)  # by then every first episode has ended
     envs.close()
-    first = np.unique(rollout.sub_envs, return_index=True)[1]
-    return Evaluation(rollout.scores[first], rollout.lengths[first], rollout.rows[first])
+    return rollout.take(np.unique(rollout.sub_envs, return_index=True)[1])

@@ -1,4 +1,4 @@
-"""Logging: one CSV row per update, and the same figures for TensorBoard."""
+"""Logging: one CSV row per update or evaluation, and the same figures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Logger:
-    """Writes ``metrics.csv`` and TensorBoard event files into a folder; a folder that has a log is continued.
+    """Writes a CSV file and TensorBoard event files into a folder; a folder that has a log is continued.
 
     The keys are fixed by the first row, so that every column of the file means one thing. Only the parts of a reward,
     ``rewards/…``, come and go with the judge: a new one adds a column.
@@ -16,12 +16,14 @@ class Logger:
     Args:
         folder: made if missing.
         step_key: name of the first column.
+        file: name of the CSV file.
 
     Raises:
         ImportError: tensorboard is not installed.
+        ValueError: the CSV file is no log.
     """
 
-    def __init__(self, folder: str | Path, step_key: str = "timesteps") -> None:
+    def __init__(self, folder: str | Path, step_key: str = "timesteps", file: str = "metrics.csv") -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -30,15 +32,16 @@ class Logger:
             ) from error
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / "metrics.csv"
+        self.path = self.folder / file
         self._step_key = step_key
         self._keys: list[str] | None = None
         if self.path.exists() and self.path.stat().st_size:
-            with self.path.open(newline="") as file:
-                header = next(csv.reader(file))
+            with self.path.open(newline="") as opened:
+                header = next(csv.reader(opened))
             if header[0] != step_key:
                 raise ValueError(f"{self.path} is not a log of an agent: its first column is {header[0]!r}.")
             self._keys = header[1:]
+        self._make_board = SummaryWriter
         self._board = SummaryWriter(str(self.folder))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -68,6 +71,18 @@ class Logger:
             if not math.isnan(figure):
                 self._board.add_scalar(key, figure, step)
 
+    def rewind(self, step: int) -> None:
+        """Take back what was logged after ``step``: a run that goes on from there plays it once more."""
+        if self._keys is None:
+            return
+        with self.path.open(newline="") as file:
+            _, *rows = csv.reader(file)
+        kept = [row for row in rows if int(row[0]) <= step]
+        if len(kept) < len(rows):
+            self._rewrite(kept)
+            self._board.close()
+            self._board = self._make_board(str(self.folder), purge_step=step + 1)
+
     def flush(self) -> None:
         """Write out the events so far."""
         self._board.flush()
@@ -86,7 +101,11 @@ class Logger:
         self._keys += keys
         with self.path.open(newline="") as file:
             _, *rows = csv.reader(file)
+        self._rewrite([[*row, *[""] * len(keys)] for row in rows])
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        assert self._keys is not None
         temporary = self.path.with_name(f"{self.path.name}.tmp")
         with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([[self._step_key, *self._keys], *([*row, *[""] * len(keys)] for row in rows)])
+            csv.writer(file).writerows([[self._step_key, *self._keys], *rows])
         temporary.replace(self.path)

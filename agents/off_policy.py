@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from agents.base import Agent, AgentConfig, Metrics, episode_metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
+from agents.demonstrations import read_demonstrations
+from agents.environments import find_task
 from agents.networks import (
     CausalTransformer,
     TransformerConfig,
@@ -23,13 +26,15 @@ from agents.policies import IncrementalDecoder, sample
 from agents.replay import EpisodeReplay, ReplayBatch
 from agents.returns import step_mask
 from agents.targets import masked_max, take
+from textenvs import Episodes
+from textenvs.rewards import Judge
 
 
 class ReplayLearner(Agent):
     """An agent whose updates draw from ``self.replay``; an algorithm says what one update is.
 
     Attributes:
-        replay: the buffer. ``replay.add_episodes`` puts demonstrations into it, before or between calls of ``learn``.
+        replay: the buffer. ``add_demonstrations`` puts texts of others into it, before or between calls of ``learn``.
         num_gradient_steps: updates of the weights so far.
     """
 
@@ -50,6 +55,55 @@ class ReplayLearner(Agent):
     def _charts(self) -> Metrics:
         """What is logged besides losses."""
         return {}
+
+    def add_demonstrations(
+        self, texts: Episodes | str | Path, scores: np.ndarray | None = None, *, source: str = "demonstrations"
+    ) -> int:
+        """Put texts that somebody else wrote into the replay buffer: an oracle, people, other agents.
+
+        Args:
+            texts: Episodes, e.g. from :func:`agents.demonstrations.oracle_episodes`, or a JSONL file as
+                :func:`agents.demonstrations.read_demonstrations` reads it.
+            scores: [B], NaN where a text has none; None: all have none, or the file says. What has no score is judged
+                as the environment judges.
+            source: what ``replay.sources`` will call them.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            ValueError: texts that this environment could not have brought forth, or an environment whose task lives in
+                other processes. The buffer is as it was.
+            RewardError: the reward model failed; likewise.
+        """
+        task = self.replay.task
+        if task is None:
+            raise ValueError(
+                "The environment does not show its task in this process, by which texts are read and judged: use "
+                "replay.add_episodes(…, task=)."
+            )
+        if not isinstance(texts, Episodes):
+            texts, said = read_demonstrations(texts, task)
+            scores = said if scores is None else scores
+        judge = getattr(self.envs.unwrapped, "judge", None)
+        reward = judge.model if isinstance(judge, Judge) else None
+        return self.replay.add_episodes(texts, scores, source=source, task=task, reward=reward)
+
+    def set_reward(self, reward: Any, *, rescore: bool = True) -> None:
+        """Have the environment judge by another reward model from the next finished text on, and the texts in the
+        replay buffer be judged by it as well.
+
+        Args:
+            reward: any form of reward spec.
+            rescore: False: what is in the buffer keeps its scores.
+
+        Raises:
+            TypeError, ValueError: it is none, or not one for these texts; everything is as it was.
+            RewardError: the reward model failed on a stored text; likewise.
+        """
+        if rescore:
+            self.replay.rescore(reward)
+        super().set_reward(reward)
 
     def learn_offline(self, num_updates: int) -> Metrics:
         """Learn from what the buffer holds, without playing.
@@ -256,6 +310,7 @@ class OffPolicyAgent(ReplayLearner):
             deduplicate=config.deduplicate,
             priority_cap=config.priority_cap,
             score_temperature=config.score_temperature,
+            task=find_task(self.envs),
         )
         self.rollout_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
         self.predict_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)

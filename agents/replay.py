@@ -206,7 +206,7 @@ class EpisodeReplay(EpisodeStore):
         self._columns["priorities"][index] = priorities
         self._highest_priority = max(self._highest_priority, float(priorities.max()))
 
-    def rescore(self, reward: Any, task: Task, batch_size: int = 1024) -> None:
+    def rescore(self, reward: Any, task: Task | None = None, batch_size: int = 1024) -> None:
         """As in the store; priorities, which are errors of the old scores, start anew."""
         super().rescore(reward, task, batch_size)
         if "priorities" in self._columns:

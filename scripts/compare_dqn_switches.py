@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from agents import DQN
 from agents.benchmark.pool import Advanced, Event, Finished, play_all
 from agents.benchmark.results import is_finished, lock, open_results, read_results
 from agents.benchmark.run import check
@@ -36,26 +37,12 @@ from agents.benchmark.words import median_text
 
 THRESHOLD = 0.9
 
-TEXTBOOK: dict[str, Any] = {
-    "n_step": 1,
-    "lower_bound": False,
-    "recent_share": 0.0,
-    "temperature": 0.0,
-    "epsilon": 0.05,
-    "epsilon_start": 1.0,
-    "target_tau": 1.0,
-    "target_interval": 100,
-    "loss": "huber",
-    "reward_scale": 1.0,
-    "learning_rate": 1e-3,
-    "weight_decay": 0.0,
-    "max_grad_norm": 10.0,
-}
 EPSILON_GREEDY: dict[str, Any] = {"temperature": 0.0, "epsilon": 0.05, "epsilon_start": 1.0}
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "textbook double DQN": TEXTBOOK,
+    "textbook double DQN": dict(DQN.presets["textbook"]),
+    "Rainbow without the noise": dict(DQN.presets["rainbow"]),
     "n_step=1": {"n_step": 1},
     "n_step=3": {"n_step": 3},
     "Monte-Carlo targets": {"n_step": 1_000},

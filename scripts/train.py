@@ -3,8 +3,12 @@
     python scripts/train.py --agent PPO --env textenvs/Reverse-v0 --timesteps 200000 --out runs/reverse
     python scripts/train.py --agent DQN --reward '[[1, "match"], [0, "prefix"]]' --out runs/dqn
     python scripts/train.py --out runs/reverse --resume --timesteps 200000
+    python scripts/train.py --eval-every 10000 --stop-at 0.95 --keep-best --out runs/best
+    python scripts/train.py --agent DQN --preset rainbow --demonstrations texts.jsonl --offline-updates 500
+    python scripts/train.py --config schedules '{"learning_rate": [[0, 1e-3], [200000, 0]]}' --device cuda
 
-The folder then holds a checkpoint of the last finished update, metrics.csv and TensorBoard's files. A run that was
+The folder then holds a checkpoint of the last finished update, metrics.csv and TensorBoard's files; with
+--eval-every also evaluations.csv, with --keep-best also the best checkpoint, in best. A run that was
 stopped by Ctrl-C, by a reward model that failed, or by force goes on with --resume. Rewards of your own are found in
 the folder that you are in: --reward my_module:my_function.
 """
@@ -24,17 +28,18 @@ import tyro
 
 import agents
 from agents.base import Agent
+from agents.callbacks import LogLines
 from agents.checkpoint import CheckpointError, load_config, recover
+from agents.evaluate_callback import EvaluateCallback
 from agents.evaluation import evaluate_agent
+from agents.off_policy import ReplayLearner
 from textenvs import RewardError
 from textenvs.errors import unknown_name
 
 AGENTS: dict[str, type[Agent]] = {
-    each.__name__: each
-    for each in (
-        *(agents.PPO, agents.RLOO, agents.GRPO, agents.A2C, agents.REINFORCE),
-        *(agents.DQN, agents.DiscreteSAC, agents.SoftQ, agents.RandomAgent),
-    )
+    name: each
+    for name, each in vars(agents).items()
+    if isinstance(each, type) and issubclass(each, Agent) and each not in (Agent, agents.OracleAgent)
 }
 
 
@@ -52,6 +57,8 @@ class Args:
     """A reward: a name, or JSON of any form that reward= takes. Default: the task's own."""
     config: dict[str, str] = field(default_factory=dict)
     """Hyper-parameters of the agent: --config num_envs 32 learning_rate 3e-4 (values are JSON)."""
+    preset: str | None = None
+    """A named config of the agent, which --config changes: rainbow, textbook for DQN."""
     timesteps: int = 200_000
     """Tokens to write (with --resume: more tokens)."""
     seed: int = 0
@@ -61,6 +68,23 @@ class Args:
     """Go on from the checkpoint in the folder."""
     save_every: int = 1
     """Updates between two checkpoints."""
+    eval_every: int | None = None
+    """Timesteps between two evaluations on fixed prompts of both splits, greedy and sampled."""
+    eval_episodes: int = 256
+    """Episodes of each."""
+    stop_at: float | None = None
+    """Stop when the greedy score, on test prompts where there are prompts, has reached this in two evaluations in a
+    row. Needs --eval-every."""
+    keep_best: bool = False
+    """Keep the checkpoint of the best evaluation. Needs --eval-every."""
+    demonstrations: Path | None = None
+    """A JSONL file of texts for the replay buffer, with or without scores: completion, prompt, score."""
+    offline_updates: int = 0
+    """Gradient steps on the demonstrations before anything is played."""
+    log_every: float = 10.0
+    """Seconds between two lines about learning, where no progress bar is shown."""
+    device: str = "cpu"
+    """Where the networks live: cpu, cuda."""
     threads: int = 1
     """Threads of PyTorch."""
 
@@ -79,14 +103,23 @@ def env_kwargs(args: Args) -> dict[str, Any]:
     return kwargs if args.reward is None else kwargs | {"reward": from_json(args.reward)}
 
 
-def config(args: Args) -> dict[str, Any]:
-    """Hyper-parameters of the agent."""
-    return {name: from_json(value) for name, value in args.config.items()}
+def config(args: Args, agent: type[Agent]) -> dict[str, Any]:
+    """Hyper-parameters of the agent.
+
+    Raises:
+        SystemExit: no such preset.
+    """
+    if args.preset is not None and args.preset not in agent.presets:
+        known = f"its presets are {', '.join(agent.presets)}" if agent.presets else "it has no presets"
+        sys.exit(f"{agent.__name__} has no preset {args.preset!r}; {known}.")
+    preset = {} if args.preset is None else dict(agent.presets[args.preset])
+    return preset | {name: from_json(value) for name, value in args.config.items()}
 
 
 def contradictions(args: Args, saved: dict[str, Any]) -> Iterator[str]:
     """Options that are neither left out nor those of the run to go on with."""
     default, env = Args(), saved["env"] or {"id": None, "kwargs": {}}
+    given = config(args, find_agent(saved["agent"]))
     options = [
         ("--agent", args.agent, default.agent, saved["agent"]),
         ("--env", args.env, default.env, env["id"]),
@@ -95,7 +128,7 @@ def contradictions(args: Args, saved: dict[str, Any]) -> Iterator[str]:
     for name, value in env_kwargs(args).items():
         option = "--reward" if name == "reward" else f"--env-args {name}"
         options.append((option, value, None, env["kwargs"].get(name)))
-    options += [(f"--config {name}", value, None, saved["config"].get(name)) for name, value in config(args).items()]
+    options += [(f"--config {name}", value, None, saved["config"].get(name)) for name, value in given.items()]
     for option, here, left_out, there in options:
         if here not in (left_out, there):
             yield f"{option} is {there!r} there, {here!r} here"
@@ -119,12 +152,23 @@ def make_agent(args: Args) -> Agent:
                 sys.exit(
                     f"{args.out} holds a run of other options ({different}): leave them out, or choose another --out."
                 )
-            return find_agent(saved["agent"]).load(checkpoint, log_dir=args.out)
-        if checkpoint.exists():
+            return find_agent(saved["agent"]).load(checkpoint, device=args.device, log_dir=args.out)
+        if checkpoint.exists() or (args.out / "best").exists():
             sys.exit(f"{args.out} holds a run already: go on with --resume, or choose another folder with --out.")
-        agent = find_agent(args.agent)
-        return agent(args.env, seed=args.seed, env_kwargs=env_kwargs(args), log_dir=args.out, **config(args))
-    except (CheckpointError, ImportError, OSError, TypeError, ValueError, gym.error.Error) as error:
+        kind = find_agent(args.agent)
+        if (args.demonstrations or args.offline_updates) and not issubclass(kind, ReplayLearner):
+            sys.exit(
+                f"{args.agent} learns from its own texts alone; --demonstrations need an agent with a replay buffer."
+            )
+        options: dict[str, Any] = {"seed": args.seed, "device": args.device, "env_kwargs": env_kwargs(args)}
+        agent = kind(args.env, log_dir=args.out, **options, **config(args, kind))
+        if isinstance(agent, ReplayLearner):
+            if args.demonstrations is not None:
+                agent.add_demonstrations(args.demonstrations)
+            if args.offline_updates:
+                agent.learn_offline(args.offline_updates)
+        return agent
+    except (CheckpointError, ImportError, OSError, RewardError, TypeError, ValueError, gym.error.Error) as error:
         sys.exit(str(error))
 
 
@@ -158,8 +202,17 @@ def train(agent: Agent, args: Args) -> None:
         if agent.num_updates % args.save_every == 0:
             save(agent)
 
+    callbacks: list[Any] = [] if sys.stderr.isatty() else [LogLines(args.log_every)]
+    if args.eval_every is not None:
+        best = args.out / "best" if args.keep_best else None
+        evaluate = EvaluateCallback(
+            args.eval_every, num_episodes=args.eval_episodes, stop_at=args.stop_at, consecutive=2, keep_best=best
+        )
+        callbacks.append(evaluate)
+    callbacks.append(save_now_and_then)  # last, so that the evaluation's state is in the checkpoint
+
     try:
-        agent.learn(args.timesteps, callback=save_now_and_then, progress_bar=sys.stderr.isatty())
+        agent.learn(args.timesteps, callback=callbacks, progress_bar=sys.stderr.isatty())
     except RewardError as error:
         save(agent)  # it failed before an update began: the agent is as the last one left it
         cause = f"{error}\nStopped"
@@ -177,9 +230,13 @@ def train(agent: Agent, args: Args) -> None:
 
 def main(args: Args) -> None:
     """Train, save, evaluate."""
-    for option, value in (("timesteps", args.timesteps), ("save-every", args.save_every), ("threads", args.threads)):
-        if value < 1:
-            sys.exit(f"--{option} must be at least 1; got {value}.")
+    at_least = {"timesteps": 1, "save_every": 1, "eval_every": 1, "eval_episodes": 1, "threads": 1}
+    for name, least in (at_least | {"offline_updates": 0, "log_every": 0}).items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            sys.exit(f"--{name.replace('_', '-')} must be at least {least}; got {value}.")
+    if args.eval_every is None and (args.stop_at is not None or args.keep_best):
+        sys.exit("--stop-at and --keep-best go by evaluations: say how often with --eval-every.")
     torch.set_num_threads(args.threads)
     agent = make_agent(args)
     train(agent, args)

@@ -29,7 +29,7 @@ def code_blocks(page: str, language: str) -> list[str]:
 
 def cut_short(learn: Callable[..., Any]) -> Callable[..., Any]:
     """A method ``learn`` that stops after 300 timesteps at most."""
-    return lambda agent, total_timesteps, *args, **kwargs: learn(agent, min(total_timesteps, 300))
+    return lambda agent, total_timesteps, callback=None, **kwargs: learn(agent, min(total_timesteps, 300), callback)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 
-from agents import DQN, CheckpointError
+import agents
+from agents import DQN, CheckpointError, RandomAgent
 from agents.demonstrations import masks_of_rows, oracle_episodes, read_demonstrations
+from agents.evaluation import play_episodes
+from agents.off_policy import ReplayLearner
 from agents.replay import EpisodeReplay
 from textenvs import Episodes, RewardError, Task, TextEnv, TextVectorEnv
 
@@ -179,6 +183,90 @@ def test_masks_that_are_computed_are_those_that_were_kept(masked_task: Task) -> 
     np.testing.assert_allclose(computed.scores, scores)
     rows = np.array([[0, 1, 3, 3]])
     assert not masks_of_rows(masked_task, rows, np.array([2]))[0, 2:].any()
+
+
+# -- an agent's own ----------------------------------------------------------------------------------------------------
+
+REVERSE = {"length": 3, "num_symbols": 4}
+LEARNERS = [kind for kind in vars(agents).values() if isinstance(kind, type) and issubclass(kind, ReplayLearner)]
+every_learner = pytest.mark.parametrize("kind", LEARNERS)
+
+
+@every_learner
+def test_an_agent_judges_demonstrations_as_its_environment_does(kind: type[ReplayLearner], tmp_path: Path) -> None:
+    agent = kind("textenvs/Reverse-v0", env_kwargs=REVERSE | {"reward": "exact_match"}, batch_size=4)
+    assert agent.replay.task is not None
+    path = tmp_path / "texts.jsonl"
+    lines = [{"prompt": "012", "completion": "210"}, {"prompt": "012", "completion": "211"}]
+    lines += [{"prompt": "012", "completion": "000", "score": 0.25}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert agent.add_demonstrations(path) == 3
+    np.testing.assert_array_equal(agent.replay.scores, np.array([1, 0, 0.25], dtype=np.float32))
+    agent.add_demonstrations(str(path), np.array([0.5, np.nan, np.nan]), source="people")
+    np.testing.assert_array_equal(agent.replay.scores[3:], np.array([0.5, 0, 0], dtype=np.float32))
+    assert agent.replay.sources == ["demonstrations"] * 3 + ["people"] * 3
+    agent.add_demonstrations(oracle_episodes(agent.replay.task, 5, seed=0), source="oracle")
+    np.testing.assert_array_equal(agent.replay.scores[6:], np.ones(5))
+    before = state_of(agent)
+    agent.learn_offline(2)
+    assert state_of(agent) != before
+    assert agent.num_timesteps == 0
+
+    path.write_text('{"prompt": "012", "completion": "21"}\n')
+    with pytest.raises(ValueError, match="line 1: the completion has 2 tokens; exactly 3"):
+        agent.add_demonstrations(path)
+    assert len(agent.replay) == 11
+
+
+def state_of(agent: ReplayLearner) -> bytes:
+    return agent.parameters.detach().numpy().tobytes()  # type: ignore[attr-defined]
+
+
+@every_learner
+def test_another_agents_texts(kind: type[ReplayLearner]) -> None:
+    writer = RandomAgent("textenvs/Reverse-v0", env_kwargs=REVERSE)
+    arguments = {"split": "train", "num_episodes": 40, "deterministic": False, "seed": 3, "env_kwargs": REVERSE}
+    texts = play_episodes(writer, "textenvs/Reverse-v0", **arguments)  # type: ignore[arg-type]
+    agent = kind("textenvs/Reverse-v0", env_kwargs=REVERSE, batch_size=4)
+    assert agent.replay.add(texts, source="random") == 40
+    assert agent.replay.sources == ["random"] * 40
+    scores = agent.replay.scores
+    assert 0 < scores.mean() < 1
+    agent.replay.rescore("match")
+    np.testing.assert_array_equal(agent.replay.scores, scores)
+    agent.learn_offline(2)
+
+
+def test_an_environment_that_hides_its_task() -> None:
+    envs = AsyncVectorEnv([lambda: TextEnv("Reverse", **REVERSE)] * 2)
+    try:
+        agent = DQN(envs)
+        assert agent.replay.task is None
+        texts = oracle_episodes(TextEnv("Reverse", **REVERSE).task, 3, seed=0)
+        with pytest.raises(ValueError, match=r"does not show its task .* use replay.add_episodes\(…, task=\)"):
+            agent.add_demonstrations(texts)
+        agent.replay.add_episodes(texts, task=TextEnv("Reverse", **REVERSE).task)
+        with pytest.raises(ValueError, match=r"does not know what its texts were written for: pass task="):
+            agent.replay.rescore("match")
+        assert len(agent.replay) == 3
+    finally:
+        envs.close()
+
+
+def test_a_buffer_that_knows_its_task_refuses_the_files_of_others(tmp_path: Path) -> None:
+    sizes = {"length": 3, "num_symbols": 4}
+    reverse, copy = (DQN(f"textenvs/{name}-v0", env_kwargs=sizes) for name in ("Reverse", "Copy"))
+    assert reverse.replay.task is not None
+    reverse.add_demonstrations(oracle_episodes(reverse.replay.task, 5, seed=0))
+    reverse.replay.save(tmp_path / "replay")
+    with pytest.raises(CheckpointError, match="written for Reverse, not for Copy"):
+        copy.replay.load(tmp_path / "replay")
+    assert len(copy.replay) == 0
+    with pytest.raises(CheckpointError, match="holds a checkpoint of EpisodeReplay, not of DQN; give another folder"):
+        copy.save(tmp_path / "replay")
+    again = DQN("textenvs/Reverse-v0", env_kwargs=sizes)
+    again.replay.load(tmp_path / "replay")
+    assert len(again.replay) == 5
 
 
 # -- a file of its own -------------------------------------------------------------------------------------------------

@@ -397,3 +397,25 @@ def test_rewards_before_the_end_are_refused_and_the_agent_goes_on(monkeypatch: p
         agent.learn(200)
     monkeypatch.undo()
     assert len(agent.learn(100).replay) > 0
+
+
+def test_presets_are_what_their_names_say() -> None:
+    rainbow = DQN("textenvs/Copy-v0", **DQN.presets["rainbow"]).config
+    assert (rainbow.double, rainbow.dueling, rainbow.n_step, rainbow.priority_alpha) == (True, True, 3, 0.5)
+    assert (rainbow.temperature, rainbow.lower_bound) == (0.0, False)
+    textbook = DQN("textenvs/Copy-v0", **DQN.presets["textbook"]).config
+    assert (textbook.n_step, textbook.dueling, textbook.priority_alpha, textbook.loss) == (1, False, 0.0, "huber")
+    assert (textbook.target_tau, textbook.target_interval, textbook.epsilon_start) == (1.0, 100, 1.0)
+
+
+def test_the_rainbow_presets_importance_weights_become_exact() -> None:
+    sizes = {"width": 16, "num_heads": 2, "batch_size": 8, "learning_starts": 8, "updates_per_window": 1}
+    shorter = {"schedules": {"priority_beta": [[0, 0.4], [200, 1.0]]}}
+    agent = DQN("textenvs/Copy-v0", env_kwargs={"length": 2}, **{**DQN.presets["rainbow"], **sizes, **shorter})
+    assert agent.config.priority_beta == 0.4
+    asked: list[float] = []
+    sample = agent.replay.sample
+    agent.replay.sample = lambda *args, **kwargs: asked.append(kwargs["beta"]) or sample(*args, **kwargs)  # type: ignore[method-assign, func-returns-value]
+    agent.learn(300)
+    assert asked[0] < asked[1] < 1
+    assert asked[-1] == 1.0

@@ -105,6 +105,27 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
         Logger(tmp_path)
 
 
+def test_what_a_run_lost_is_taken_back(tmp_path: Path) -> None:
+    logger = Logger(tmp_path)
+    logger.rewind(5)  # nothing there yet
+    for step in (1, 2, 3):
+        logger.log(step, {"a": step / 4})
+    logger.close()
+    again = Logger(tmp_path)
+    again.rewind(3)
+    assert len(read(tmp_path)) == 3
+    again.rewind(1)
+    again.log(2, {"a": 7.0})
+    again.close()
+    assert read(tmp_path) == [{"timesteps": "1", "a": "0.25"}, {"timesteps": "2", "a": "7.0"}]
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert {event.step: event.value for event in events.Scalars("a")} == {1: 0.25, 2: 7.0}
+
+
 def test_a_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"textenvs\[agents\]"):

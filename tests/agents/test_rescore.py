@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+import agents
 import textenvs
 from agents.collect import Collector
+from agents.off_policy import ReplayLearner
 from agents.replay import EpisodeReplay
 
 NOISY = {"name": "noise", "reward": "prefix", "probability": 0.4}
@@ -143,3 +146,38 @@ def test_a_judge_of_other_texts_is_refused() -> None:
     with pytest.raises(ValueError, match="I know nothing of 3 tokens"):
         replay.rescore(Elsewhere(), textenvs.TextEnv("Reverse", length=3, num_symbols=3).task)
     np.testing.assert_array_equal(replay.scores, before)
+
+
+LEARNERS = [kind for kind in vars(agents).values() if isinstance(kind, type) and issubclass(kind, ReplayLearner)]
+
+
+@pytest.mark.parametrize("rescore", [True, False])
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_an_agent_whose_judge_changes(kind: type[ReplayLearner], rescore: bool, tmp_path: Path) -> None:
+    kwargs = {"length": 3, "num_symbols": 4}
+    agent = kind("textenvs/Reverse-v0", env_kwargs=kwargs, batch_size=8, learning_starts=8).learn(200)
+    old = agent.replay.scores
+    agent.set_reward({"name": "length"}, rescore=rescore)
+    scores, judges = agent.replay.scores, agent.replay.judged_by
+    np.testing.assert_array_equal(scores, np.full(len(old), 3.0) if rescore else old)
+    assert set(judges) == {"length 1(maximum=None)"} if rescore else {"match 1"}
+    agent.learn(48)  # 16 texts in a window
+    assert agent.replay.scores[len(old) :].tolist() == [3.0] * 16
+    agent.save(tmp_path / "agent")
+    again = kind.load(tmp_path / "agent").learn(48)  # under the new judge
+    assert again.replay.scores[-16:].tolist() == [3.0] * 16
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_judge_that_is_none_changes_nothing(kind: type[ReplayLearner]) -> None:
+    agent = kind("textenvs/Reverse-v0", env_kwargs={"length": 3, "num_symbols": 4}, learning_starts=1_000).learn(100)
+    before = agent.replay.scores
+
+    def broken(completions: list[str]) -> list[float]:
+        raise OSError("gone")
+
+    for reward, error in (("macht", ValueError), (broken, textenvs.RewardError)):
+        with pytest.raises(error):
+            agent.set_reward(reward)
+        np.testing.assert_array_equal(agent.replay.scores, before)
+        assert agent.envs.unwrapped.judge.name == "match"  # type: ignore[attr-defined]

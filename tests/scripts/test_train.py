@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -280,3 +282,101 @@ def test_a_run_is_not_overwritten(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="holds a run already"):
         train(script, tmp_path, *SMALL, "--timesteps", "16")
     assert network(tmp_path) == before
+
+
+# -- options of learning -----------------------------------------------------------------------------------------------
+
+COPY = [
+    "--env-args",
+    "length",
+    "3",
+    "num_symbols",
+    "3",
+    "--config",
+    "num_envs",
+    "8",
+    "width",
+    "16",
+]  # 24 tokens a batch
+
+
+def evaluations(folder: Path) -> list[dict[str, str]]:
+    with (folder / "run" / "evaluations.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluations_and_the_best_checkpoint(
+    script: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(script, tmp_path, *COPY, "--timesteps", "96", "--eval-every", "48", "--keep-best", "--log-every", "0")
+    rows = evaluations(tmp_path)
+    assert [row["timesteps"] for row in rows] == ["0", "48", "96"]
+    assert {"eval/train/greedy_score", "eval/test/sampled_score"} <= rows[0].keys()
+    best = max(float(row["eval/test/greedy_score"]) for row in rows)
+    kept = json.loads((tmp_path / "run" / "best" / "config.json").read_text())["counters"]["num_timesteps"]
+    assert [float(row["eval/test/greedy_score"]) for row in rows if int(row["timesteps"]) == kept] == [best]
+    lines = re.findall(r"(\d+) timesteps, \d+ episodes, [\d,]+/s: return 0\.\d+", capfd.readouterr().err)
+    assert lines == ["24", "48", "72", "96"]
+    with pytest.raises(SystemExit, match="holds a run already"):
+        train(script, tmp_path, *COPY)
+
+
+def test_a_resumed_run_evaluates_as_an_unbroken_one(script: ModuleType, tmp_path: Path) -> None:
+    options = ["--eval-every", "40", "--keep-best"]
+    train(script, tmp_path / "straight", *COPY, *options, "--timesteps", "144")
+    train(script, tmp_path / "broken", *COPY, *options, "--timesteps", "72")
+    train(script, tmp_path / "broken", *options, "--resume", "--timesteps", "72")
+    assert network(tmp_path / "broken") == network(tmp_path / "straight")
+    assert evaluations(tmp_path / "broken") == evaluations(tmp_path / "straight")
+
+
+def test_it_stops_at_a_score(script: ModuleType, tmp_path: Path) -> None:
+    train(script, tmp_path, *COPY, "--eval-every", "48", "--stop-at", "0", "--timesteps", "9600")
+    assert counters(tmp_path)["num_timesteps"] == 48  # the second evaluation
+
+
+def test_demonstrations_and_learning_offline(script: ModuleType, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(
+        '{"prompt": "012", "completion": "210"}\n{"prompt": "011", "completion": "110", "score": 0.5}\n' * 4
+    )
+    dqn = ["--agent", "DQN", *COPY, "batch_size", "4", "learning_starts", "100", "--demonstrations", str(texts)]
+    train(script, tmp_path, *dqn, "--offline-updates", "3", "--timesteps", "24")
+    state = json.loads((tmp_path / "run" / "checkpoint" / "state.json").read_text())
+    assert state["counters/num_gradient_steps"] == 3
+    replay = load_file(tmp_path / "run" / "checkpoint" / "replay.safetensors")
+    assert replay["scores"][:8].tolist() == [1.0, 0.5] * 4
+    assert len(replay["scores"]) == 16
+    train(script, tmp_path, "--resume", "--timesteps", "24")
+    assert len(load_file(tmp_path / "run" / "checkpoint" / "replay.safetensors")["scores"]) == 24  # not added again
+
+
+def test_presets(script: ModuleType, tmp_path: Path) -> None:
+    train(script, tmp_path, "--agent", "DQN", "--preset", "rainbow", *COPY, "n_step", "2", "--timesteps", "24")
+    config = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())["config"]
+    assert (config["dueling"], config["n_step"], config["width"]) == (True, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stop-at", "0.5"], "say how often with --eval-every"),
+        (["--keep-best"], "say how often with --eval-every"),
+        (["--eval-every", "0"], "--eval-every must be at least 1; got 0"),
+        (["--offline-updates", "-1"], "--offline-updates must be at least 0; got -1"),
+        (["--preset", "rainbow"], "PPO has no preset 'rainbow'; it has no presets"),
+        (["--agent", "DQN", "--preset", "rain"], "DQN has no preset 'rain'; its presets are textbook, rainbow"),
+        (["--demonstrations", "texts.jsonl"], "PPO learns from its own texts alone"),
+        (["--agent", "DQN", "--demonstrations", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--agent", "DQN", "--offline-updates", "3"], "holds 0 episodes; a batch needs 32"),
+        (["--device", "cuda:97"], "device='cuda:97' is not to be had here"),
+        (["--config", "schedules", '{"lr": [[0, 1]]}'], "Unknown field for schedules 'lr'"),
+    ],
+)
+def test_mistakes_about_learning_are_named(
+    script: ModuleType, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train(script, tmp_path, *arguments)
+    assert message in str(stopped.value)
+    assert not (tmp_path / "run" / "checkpoint").exists()
