@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from agents.base import Agent, find_text_spec, make_envs
+from agents.base import find_text_spec, make_envs
 from agents.collect import Collector
+from textenvs.spec import TextSpec
+
+
+class Predicts(Protocol):
+    """What is asked of whoever is evaluated; every :class:`agents.Agent` has it."""
+
+    @property
+    def text_spec(self) -> TextSpec: ...
+
+    def predict(self, obs: np.ndarray, *, deterministic: bool, action_mask: np.ndarray | None) -> tuple[Any, None]: ...
+
+    def seed_prediction(self, seed: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Evaluation:
 
 
 def evaluate_agent(
-    agent: Agent,
+    agent: Predicts,
     env_id: str,
     *,
     split: str,

@@ -29,11 +29,19 @@ class EnvironmentSetting:
 
 @dataclass(frozen=True)
 class AgentSetting:
-    """An agent: its label in the report, its class in `agents`, and what differs from its default config."""
+    """An agent: its label in the report, its class in `agents` (or "module:Class" of somebody else's), and what
+    differs from its default config.
+
+    `kind`: "on-policy", "replay" or "" (neither: a floor, a ceiling, one of your own). The headline compares the first
+    on-policy agent of the suite with its replay agents. `demonstrations`: texts of the task's oracle that a replay agent
+    is given at the beginning; they count as if it had written them.
+    """
 
     name: str
     agent: str
     config: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    demonstrations: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,19 @@ def select(
         if not values:
             raise BenchmarkError(f"nothing to run: no {kind} were selected.")
     return suite
+
+
+def add_agents(suite: Suite, texts: Sequence[str]) -> Suite:
+    """A suite with further agents, each given as "NAME=module:Class"."""
+    agents = list(suite.agents)
+    for text in texts:
+        name, equals, found = text.partition("=")
+        if not (name and equals and ":" in found):
+            raise BenchmarkError(f"an agent is added as NAME=module:Class, got {text!r}.")
+        if any(setting.name == name for setting in agents):
+            raise BenchmarkError(f"the suite has an agent {name!r} already: give yours another name.")
+        agents.append(AgentSetting(name, found))
+    return replace(suite, agents=tuple(agents))
 
 
 def _names(setting: EnvironmentSetting) -> tuple[str, ...]:
