@@ -71,7 +71,9 @@ class Accounting(VectorWrapper):
         self.overhead_seconds += time.perf_counter() - started
         return obs, rewards, terminations, truncations, info
 
-    def _count_ended(self, ended: np.ndarray, truncations: np.ndarray, rewards: np.ndarray, info: dict[str, Any]) -> None:
+    def _count_ended(
+        self, ended: np.ndarray, truncations: np.ndarray, rewards: np.ndarray, info: dict[str, Any]
+    ) -> None:
         count, cut = int(np.count_nonzero(ended)), int(np.count_nonzero(truncations))
         judged = int(np.count_nonzero(info["final_info"].get("_score", False)))
         self.episodes += count

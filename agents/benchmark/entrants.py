@@ -177,7 +177,9 @@ class OutsideEntrant:
             actions = self._act(obs, info.get("action_mask"), explore=True)
             next_obs, rewards, terminations, truncations, info = self.envs.step(actions)
             done = terminations | truncations
-            after = next_obs if not done.any() else np.where(done[:, None], _stacked(info["final_obs"], next_obs), next_obs)
+            after = (
+                next_obs if not done.any() else np.where(done[:, None], _stacked(info["final_obs"], next_obs), next_obs)
+            )
             self.agent.observe(obs, actions, rewards, after, done)
             obs = next_obs
             steps += 1

@@ -51,7 +51,9 @@ def play_remotely(setting: RunSetting, code: str, limits: Limits, results: str) 
         event = play_reporting(setting, Path(folder), limits, lambda _: None, checkpoints)
         files = {}
         if isinstance(event, Finished):
-            files = {path.name: path.read_text(encoding="utf-8") for path in run_folder(Path(folder), setting).iterdir()}
+            files = {
+                path.name: path.read_text(encoding="utf-8") for path in run_folder(Path(folder), setting).iterdir()
+            }
     return Played(event, files)
 
 

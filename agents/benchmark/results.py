@@ -30,7 +30,9 @@ from agents.benchmark.rows import Run, read_run
 from agents.benchmark.suites import BenchmarkError, RunSetting, Suite, suite_settings
 
 PARTIAL = ".partial"
-ROW_MODULES = tuple(f"agents/benchmark/{name}.py" for name in ("accounting", "entrants", "rows", "run", "run_checkpoint"))
+ROW_MODULES = tuple(
+    f"agents/benchmark/{name}.py" for name in ("accounting", "entrants", "rows", "run", "run_checkpoint")
+)
 """The part of the benchmark that decides rows: the rest comes after them, or its data is compared itself."""
 
 
@@ -159,8 +161,8 @@ def open_results(out: Path, suite: Suite) -> None:
     path = out / "settings.json"
     if path.exists():
         there = read_json(path)
-        joined = _joined(there, settings)
-        _refuse_differences(out, joined, _joined(settings, there))
+        joined = joined_settings(there, settings)
+        _refuse_differences(out, joined, joined_settings(settings, there))
         if joined != there:
             write_json(path, joined)
         settings = joined
@@ -174,7 +176,7 @@ def open_results(out: Path, suite: Suite) -> None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _joined(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+def joined_settings(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """Settings with the agents and environments that only the others have."""
     suite = dict(settings.get("suite", {}))
     for kind in ("agents", "environments"):

@@ -44,7 +44,9 @@ COLUMNS = tuple(column.name for column in fields(Row))
 EARLIER_COLUMNS = tuple(name for name in COLUMNS if name not in ("reward_calls", "distinct_texts"))
 """Results from before these two were counted: every text was judged there, and how many differed is not known (0)."""
 COUNTERS = ("episodes", "timesteps", "reward_calls", "distinct_texts", "gradient_samples", "seconds")
-_KINDS: dict[str, Any] = {column.name: {"str": str, "int": int, "float": float}[str(column.type)] for column in fields(Row)}
+_KINDS: dict[str, Any] = {
+    column.name: {"str": str, "int": int, "float": float}[str(column.type)] for column in fields(Row)
+}
 _OPTIONAL = ("sampled_score", "normalised_sampled")
 TIMES = ("seconds",)
 """Columns that differ between two runs of the same settings."""
