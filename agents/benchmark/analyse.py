@@ -172,8 +172,9 @@ def _resampled_medians(times: Times, rows: NDArray[np.int64]) -> FloatArray:
     return _median_of_survival(times.values[order], survival)
 
 
-def _median_of_survival(values: FloatArray, survival: FloatArray) -> FloatArray:
+def _median_of_survival(values: FloatArray, survival: ArrayLike) -> FloatArray:
     """Where S falls to 1/2, `[...]`, for sorted `values [..., n]` and `survival [..., n]` behind them."""
+    survival = np.asarray(survival, dtype=np.float64)
     values = np.broadcast_to(values, survival.shape)
 
     def first(reached: BoolArray) -> FloatArray:

@@ -194,7 +194,7 @@ class OutsideEntrant:
         actions = np.asarray(self.agent.act(obs, action_mask, explore))
         if actions.shape != (len(obs),) or actions.dtype.kind not in "iu":
             raise BenchmarkError(
-                f"{type(self.agent).__name__}.act must return {len(obs)} integers; got {actions.dtype} {actions.shape}."
+                f"{type(self.agent).__name__}.act must return integers of shape ({len(obs)},); got {actions.dtype} {actions.shape}."
             )
         if not ((actions >= 0) & (actions < self.text_spec.num_tokens)).all():
             bad = actions[(actions < 0) | (actions >= self.text_spec.num_tokens)][0]
@@ -222,11 +222,12 @@ class Sb3Entrant:
 
     @property
     def gradient_samples(self) -> int:
+        from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
         model = self.model
-        updates = int(model._n_updates)
-        rollout = getattr(model, "n_steps", None)
         # On-policy algorithms count passes over a rollout, the others gradient steps.
-        return updates * (model.batch_size if rollout is None else rollout * model.n_envs)
+        size = model.n_steps * model.n_envs if isinstance(model, OnPolicyAlgorithm) else model.batch_size
+        return int(model._n_updates) * int(size)
 
     def learn(self, total_timesteps: int, callback: Callback) -> None:
         """See :class:`Entrant`."""
@@ -242,6 +243,10 @@ class Sb3Entrant:
 
             def _on_step(self) -> bool:
                 return self.going_on
+
+            def _on_training_end(self) -> None:
+                if self.going_on:
+                    callback(entrant)
 
         self.model.learn(total_timesteps, callback=Batches())
 

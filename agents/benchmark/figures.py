@@ -142,8 +142,8 @@ def _improvement(summary: Summary) -> Drawing:
     return Drawing(
         "improvement",
         "Probability of improvement",
-        "Probability that a run of the agent of the row has a larger area under its learning curve than one of the agent "
-        "of the column, mean over environments, ties counting half. Bold: the 95 % interval leaves out 0.5.",
+        "Probability that a run of the row's agent has a larger area under its learning curve than one of the "
+        "column's, mean over environments, ties counting half. Bold: the 95 % interval leaves out 0.5.",
         _draw(max(size, 3.2), max(size - 0.3, 2.6), draw),
     )
 
@@ -193,9 +193,9 @@ def _ratios(summary: Summary, axis: str) -> Drawing:
     return Drawing(
         f"ratios-{axis}",
         f"{first} over the others, {AXIS_NAMES[axis]} to {top:g}",
-        f"How many times as many {AXIS_NAMES[axis]} {first} needs, for each environment: right of 1 the other needs fewer. "
-        "Lines: 95 % bootstrap intervals over paired runs. A triangle points to where the true ratio lies, since runs of "
-        "one agent did not get there; a bar: runs of both did not; nothing: no run of either did.",
+        f"How many times as many {AXIS_NAMES[axis]} {first} needs: right of 1 the other needs fewer. Lines: 95 % "
+        "bootstrap intervals over paired runs. A triangle points to where the true ratio lies, since runs of one agent "
+        "did not get there; a bar: runs of both did not; nothing: no run of either did.",
         _draw(4.8, 1.2 + 0.16 * (len(summary.environments) + 1) * max(len(others), 2), draw),
     )
 
@@ -232,7 +232,6 @@ def _utilisation(summary: Summary) -> Drawing:
         "data-use",
         "Use of data against result",
         "How often an agent put each token into a gradient step, beside what came of it (interquartile mean over all "
-        "environments, 95 % interval): they are not the same thing. Agents that do not state their gradient samples are "
-        "left out.",
+        "environments, 95 % interval): they are not the same thing. Agents without gradient samples are left out.",
         _draw(4.6, 3.1, draw),
     )

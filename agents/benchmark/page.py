@@ -15,9 +15,9 @@ from agents.benchmark.summary import AXIS_NAMES, Summary
 from agents.benchmark.tables import Figure, Table
 
 CURVES_NOTE = (
-    "Mean normalised score of greedy play over runs, with a 95 % bootstrap band. Each marker is one run crossing {levels}. "
-    "A thin line carries a curve on after the last of its runs has succeeded and stopped; a curve ends where a run has "
-    "used up its budget. Seconds are those of training alone, on one thread."
+    "Mean normalised score of greedy play over runs, with a 95 % bootstrap band. Each marker is one run crossing "
+    "{levels}. A thin line carries a curve on after the last of its runs has succeeded and stopped; a curve ends where "
+    "a run has used up its budget. Seconds are those of training alone, on one thread."
 )
 FIRST = '<tr class="first">'
 
@@ -46,10 +46,7 @@ def html(
     style = resources.files("agents.benchmark").joinpath("report.css").read_text(encoding="utf-8")
     names = summary.environments
     paragraphs = "".join(f"<p>{unbroken(paragraph, names)}</p>\n" for paragraph in words)
-    boxes = "".join(
-        f'<div class="warning"><p>{escape(what)}</p><ul>{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul></div>\n'
-        for what, items in warnings
-    )
+    boxes = "".join(_box(what, items) for what, items in warnings)
     figures = "".join(_drawing(drawing) for drawing in drawings)
     curves = "\n".join(_curves(summary, axis) for axis in CURVE_AXES)
     levels = " or ".join(f"{threshold:g}" for threshold in summary.thresholds)
@@ -139,6 +136,11 @@ def unbroken(text: str, names: Iterable[str] = ()) -> str:
     return text
 
 
+def _box(what: str, items: Sequence[str]) -> str:
+    lines = "".join(f"<li>{escape(item)}</li>" for item in items)
+    return f'<div class="warning"><p>{escape(what)}</p><ul>{lines}</ul></div>\n'
+
+
 def _image(text: str, about: str) -> str:
     data = base64.b64encode(text.encode()).decode()
     return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(about)}">\n'
@@ -147,7 +149,8 @@ def _image(text: str, about: str) -> str:
 def _drawing(drawing: Drawing) -> str:
     with matplotlib.rc_context(STYLE):
         image = _image(svg(drawing.figure), drawing.title)
-    return f"<figure><h3>{escape(drawing.title)}</h3>\n{image}<figcaption>{unbroken(drawing.caption)}</figcaption></figure>\n"
+    caption = f"<figcaption>{unbroken(drawing.caption)}</figcaption>"
+    return f"<figure><h3>{escape(drawing.title)}</h3>\n{image}{caption}</figure>\n"
 
 
 def _curves(summary: Summary, axis: str) -> str:

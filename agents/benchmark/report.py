@@ -22,7 +22,7 @@ from agents.benchmark.plots import CURVE_AXES, curves_png
 from agents.benchmark.results import PARTIAL
 from agents.benchmark.rows import Run
 from agents.benchmark.summary import Summary, summarise
-from agents.benchmark.tables import Table, all_tables, csv_lines, figures_table, overall_figures
+from agents.benchmark.tables import Table, all_tables, csv_lines, figures_table
 from agents.benchmark.words import conclusions, count, enumerate_words
 
 NOTE = (

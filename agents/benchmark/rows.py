@@ -19,10 +19,10 @@ class Row:
     """One evaluation.
 
     Everything that is counted (`episodes`, `timesteps` = tokens written, `reward_calls` = texts that were judged,
-    `distinct_texts`, `gradient_samples`, `seconds`) counts training alone: evaluations are free. `greedy_score` is the mean score of deterministic actions on
-    the evaluation episodes. `sampled_score` is the mean score of the training episodes that ended since the
-    evaluation before, as the agent played them, exploration included; NaN (an empty field) before any has
-    ended.
+    `distinct_texts`, `gradient_samples`, `seconds`) counts training alone: evaluations are free. `greedy_score` is the
+    mean score of deterministic actions on the evaluation episodes. `sampled_score` is the mean score of the training
+    episodes that ended since the evaluation before, as the agent played them, exploration included; NaN (an empty
+    field) before any has ended.
     """
 
     environment: str

@@ -124,8 +124,8 @@ def paired_p_value(
 def holm(p_values: ArrayLike) -> FloatArray:
     """p-values [m] adjusted for there being m of them: below α, all such may be believed at once with error α.
 
-    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest is multiplied by m − k + 1, made
-    no smaller than the one before it, and cut at 1.
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest is multiplied by m − k + 1,
+    made no smaller than the one before it, and cut at 1.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")

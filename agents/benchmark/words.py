@@ -139,8 +139,8 @@ def _order(summary: Summary, axis: str, threshold: float) -> str:
         value, interval = ratio_text(comparison.ratio)
         parts.append(f"{comparison.a} {value}" + (f" ({interval})" if interval else ""))
     return (
-        f"{best} needed the fewest {AXIS_NAMES[axis]} to {threshold:g} on the geometric mean; the others, as multiples of "
-        f"that: {enumerate_words(parts)}."
+        f"{best} needed the fewest {AXIS_NAMES[axis]} to {threshold:g} on the geometric mean; the others, as multiples "
+        f"of that: {enumerate_words(parts)}."
     )
 
 
@@ -275,8 +275,8 @@ def _utilisation(summary: Summary, threshold: float) -> str:
                 ""
                 if np.isnan(rho)
                 else (
-                    f": over the {len(learners)} agents that state it, its rank correlation with the area under the learning "
-                    f"curve is {rho:.2f}"
+                    f": over the {len(learners)} agents that state it, its rank correlation with the area under the "
+                    f"learning curve is {rho:.2f}"
                 )
             )
         elif best is not None and _beats_all(summary, best, "episodes", threshold):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from agents.benchmark.rows import COLUMNS, read_run, write_rows
+from agents.benchmark.rows import COLUMNS, read_run, rows_text
 from agents.benchmark.suites import BenchmarkError
 
 
@@ -14,7 +14,7 @@ def folder(tmp_path, synthetic_run):
     run = synthetic_run(budget=400, stop_at=2.0)
     folder = tmp_path / "run"
     folder.mkdir()
-    write_rows(folder / "rows.csv", run.rows)
+    (folder / "rows.csv").write_text(rows_text(run.rows))
     (folder / "settings.json").write_text(json.dumps(run.settings))
     return folder
 

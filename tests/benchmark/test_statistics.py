@@ -1,4 +1,4 @@
-"""Statistics over environments: against literal numbers, against rliable, and on synthetic curves with known answers."""
+"""Statistics over environments: against literal numbers, rliable, and synthetic curves with known answers."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ from agents.benchmark.statistics import (
     score_at,
 )
 
-# Scores of two agents, a row for each environment, and what rliable 1.2.0 says about them (its matrices are runs × tasks,
-# so transposed): metrics.aggregate_iqm, metrics.probability_of_improvement, library.create_performance_profile, and
-# library.get_interval_estimates with RandomState(0), 50,000 resamples (20,000 for the last two). rliable needs arch 7.2, which does
-# not import beside pandas 3, so it is no test dependency.
+# Scores of two agents, a row for each environment, and what rliable 1.2.0 says about them (its matrices are runs ×
+# tasks, so transposed): metrics.aggregate_iqm, metrics.probability_of_improvement,
+# library.create_performance_profile, and library.get_interval_estimates with RandomState(0), 50,000 resamples (20,000
+# for the last two). rliable needs arch, whose version 7.2 does not import beside pandas 3, so it is no test dependency.
 A = [
     [0.78, 0.91, 0.5, 0.5, 0.9],
     [0.68, 0.56, 0.72, 0.7, 0.5],

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from agents.benchmark.entrants import find_agent
 from agents.benchmark.results import run_name
-from agents.benchmark.run import check, find_agent
+from agents.benchmark.run import check
 from agents.benchmark.suites import (
     SUITES,
     AgentSetting,
