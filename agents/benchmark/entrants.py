@@ -194,7 +194,8 @@ class OutsideEntrant:
         actions = np.asarray(self.agent.act(obs, action_mask, explore))
         if actions.shape != (len(obs),) or actions.dtype.kind not in "iu":
             raise BenchmarkError(
-                f"{type(self.agent).__name__}.act must return integers of shape ({len(obs)},); got {actions.dtype} {actions.shape}."
+                f"{type(self.agent).__name__}.act must return integers of shape ({len(obs)},); "
+                f"got {actions.dtype} {actions.shape}."
             )
         if not ((actions >= 0) & (actions < self.text_spec.num_tokens)).all():
             bad = actions[(actions < 0) | (actions >= self.text_spec.num_tokens)][0]

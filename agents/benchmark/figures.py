@@ -177,7 +177,7 @@ def _ratios(summary: Summary, axis: str) -> Drawing:
                     marker=marker,
                     color=style["color"],
                     markerfacecolor=style["color"] if environment is None else "white",
-                    markersize=5,
+                    markersize=4,
                 )
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
@@ -196,7 +196,7 @@ def _ratios(summary: Summary, axis: str) -> Drawing:
         f"How many times as many {AXIS_NAMES[axis]} {first} needs: right of 1 the other needs fewer. Lines: 95 % "
         "bootstrap intervals over paired runs. A triangle points to where the true ratio lies, since runs of one agent "
         "did not get there; a bar: runs of both did not; nothing: no run of either did.",
-        _draw(4.8, 1.2 + 0.16 * (len(summary.environments) + 1) * max(len(others), 2), draw),
+        _draw(4.8, 1.2 + 0.1 * (len(summary.environments) + 1) * max(len(others), 2), draw),
     )
 
 

@@ -1,6 +1,7 @@
 """The figures: learning curves with bootstrap bands, in colours that colour-blind readers can tell apart."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ LEGEND_INSIDE = 3
 GRID_POINTS = 160
 BAND_RESAMPLES = 500
 STYLE: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",  # text, not outlines: a fraction of the size
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.spines.top": False,
@@ -133,7 +135,7 @@ def svg(figure: Figure) -> str:
     """A figure as SVG text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return re.sub(r"(\.\d\d)\d+", r"\1", buffer.getvalue())  # a hundredth of a point is enough
 
 
 def panel_svg(summary: Summary, environment: str, axis: str) -> str:

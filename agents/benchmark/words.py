@@ -120,7 +120,11 @@ def _headline_sentence(headline: Headline, axis: str, best: str) -> str:
     value, interval = ratio_text(ratio)
     sign = {"≥": "at least ", "≤": "at most ", "≈": "roughly "}.get(ratio_sign(ratio), "")
     bounds = f"95 % interval {interval}, " if interval else ""
-    verdict = "" if comparison.clear and headline.adjusted < 0.05 else " That is no clear difference."
+    verdict = ""
+    if headline.adjusted >= 0.05 or np.isnan(ratio.low) or ratio.low <= 1.0 <= ratio.high:
+        verdict = " That is no clear difference."
+    elif not comparison.clear:
+        verdict = " Some runs did not get there, so the true ratio may lie on the other side of 1."
     return (
         f"To reach {top}, {comparison.a} needed {sign}{value.split()[-1]} times the {things} of {best} "
         f"({bounds}{count(ratio.num_pairs, 'pair')} of runs, {p_value}).{verdict}"

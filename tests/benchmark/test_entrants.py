@@ -178,7 +178,7 @@ def test_counts_of_texts():
     envs.step(np.arange(4))
     assert envs.distinct_texts == 4
     masked = vector("textenvs/DyckMasked-v0", length=3)
-    obs, info = masked.reset(seed=0)
+    _, info = masked.reset(seed=0)
     illegal = (info["action_mask"] == 0).argmax(1)
     masked.step(illegal)
     assert (masked.episodes, masked.reward_calls, masked.invalid_texts) == (4, 0, 4)

@@ -1,7 +1,9 @@
 """What the report says about synthetic runs whose truth is known, in figures, in words and on the page."""
 
+import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,9 +14,11 @@ from rich.console import Console
 from agents.benchmark.analyse import Ratio
 from agents.benchmark.page import unbroken
 from agents.benchmark.report import Report, html, print_report, read_report, write_report
+from agents.benchmark.results import place_run
 from agents.benchmark.rows import rows_text
 from agents.benchmark.suites import BenchmarkError
 from agents.benchmark.summary import summarise
+from agents.benchmark.tables import failures_table, winners_table
 from agents.benchmark.words import conclusions, enumerate_words, factor, median_text, number, ratio_text
 
 ENVIRONMENTS = ["Reverse", "Copy"]
@@ -229,17 +233,22 @@ def test_an_interval_that_ends_beyond_the_budget_says_where_it_begins(compare):
     assert (median, interval) == (number(cell.medians["episodes", 0.9].value), f"≥ {number(first)}")
 
 
+def store(folder, runs, settings):
+    """A results folder on disk."""
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    for run in runs:
+        place_run(
+            folder / "runs" / f"{run.environment}__{run.agent}__{run.seed}",
+            {"rows.csv": rows_text(run.rows), "settings.json": json.dumps(run.settings)},
+        )
+    return folder
+
+
 @pytest.fixture
 def results(tmp_path, compare, synthetic_settings):
-    """A results folder on disk."""
     _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 90_000)}, budget=3_000)
-    (tmp_path / "settings.json").write_text(json.dumps(synthetic_settings(runs)))
-    for run in runs:
-        folder = tmp_path / "runs" / f"{run.environment}__{run.agent}__{run.seed}"
-        folder.mkdir(parents=True)
-        (folder / "rows.csv").write_text(rows_text(run.rows))
-        (folder / "settings.json").write_text(json.dumps(run.settings))
-    return tmp_path
+    return store(tmp_path, runs, synthetic_settings(runs))
 
 
 def printed(report, width):
@@ -330,3 +339,101 @@ def test_a_damaged_run_is_named(results):
     assert re.search(r"rows\.csv, line \d+: .*Delete the folder", report.warnings[0][1][0])
     assert report.warnings[0][1][0] in printed(report, width=1_000)
     assert "the others are used" in html(report)
+
+
+def test_the_headline_is_the_best_replay_agent_with_corrected_p_values(compare):
+    speeds = {"PPO": (1_000, 2_000), "DQN": (500, 900), "SoftQ": (250, 500), "floor": (90_000, 90_000)}
+    _, runs = compare(speeds, budget=12_000, num_seeds=4, seconds={"PPO": 0.001, "DQN": 0.01, "SoftQ": 0.01})
+    kinds = {"PPO": "on-policy", "DQN": "replay", "SoftQ": "replay"}
+    summary = summarise(runs, ENVIRONMENTS, list(speeds), THRESHOLDS, kinds)
+    assert summary.best_replay == "SoftQ"
+    assert len(summary.headlines) == 4
+    assert all(h.adjusted >= h.p_value for h in summary.headlines)
+    assert min(h.p_value for h in summary.headlines) == pytest.approx(2 / 2**8), "eight pairs, all one way"
+    words = conclusions(summary)
+    assert re.match(r"To reach 0.9, PPO needed (3\.9|4\.\d) times the episodes of SoftQ \(95 % interval", words[0])
+    assert "To reach 0.9, PPO needed 0.4" in words[0], "of seconds it needs less"
+    assert "p = 0.031" in words[0], "four times 2 / 256"
+    assert "which flatters it a little" in words[0]
+    assert "SoftQ needed the fewest episodes to 0.9 on the geometric mean" in words[2]
+    assert "PPO needed the fewest seconds" in words[3]
+    winners = winners_table(summary)
+    ahead = [(row.figures["ahead in episodes"][0], row.figures["ahead in seconds"][0]) for (row,) in winners.blocks]
+    assert ahead == [("replay", "on-policy")] * 2
+    failures = failures_table(summary)
+    assert [row.names for block in failures.blocks for row in block] == [("Reverse", "floor"), ("Copy", "floor")]
+
+
+def test_areas_and_improvement_are_those_of_the_curves(compare):
+    """1 − exp(−n / s) over a budget N has the mean 1 − s / N (1 − exp(−N / s)), but for what runs that stop go without."""
+    summary, _ = compare({"slow": (1_000, 1_000), "fast": (100, 100)}, budget=4_000)
+    cell = summary.cells["Reverse", "slow"]
+    expected = [1 - s / 4_000 * (1 - math.exp(-4_000 / s)) for s in (1_000, 1_100, 1_200)]
+    assert list(cell.areas) == pytest.approx(expected, abs=0.03)
+    assert summary.improvements["fast", "slow"].value == 1.0
+    assert summary.improvements["slow", "fast"].value == 0.0
+    assert summary.areas["fast"].value > summary.areas["slow"].value
+
+
+def test_markdown_and_csv_have_the_same_figures(results):
+    report = read_report([results])
+    write_report(results, report)
+    text = (results / "report.md").read_text()
+    median = median_text(report.summary.cells["Reverse", "PPO"], "episodes", 0.9)
+    assert f"| Reverse | PPO | {median_text(report.summary.cells['Reverse', 'PPO'], 'episodes', 0.5)[0]} (" in text
+    assert f"{median[0]} ({median[1]})" in text
+    for name in re.findall(r"\(plots/(.*?)\)", text):
+        assert (results / "plots" / name).is_file()
+    with (results / "report.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    found = {(line["environment"], line["agent"], line["other"], line["quantity"]): line for line in lines}
+    assert len(found) == len(lines), "every figure once"
+    assert float(found["Reverse", "PPO", "", "episodes to 0.9"]["value"]) == pytest.approx(
+        report.summary.cells["Reverse", "PPO"].medians["episodes", 0.9].value
+    )
+    assert found["Copy", "DQN", "", "episodes to 0.9"]["value"] == "inf"
+    assert float(found["", "PPO", "DQN", "ratio of episodes to 0.9"]["low"]) > 1
+
+
+def test_sets_that_were_made_alike_are_joined(tmp_path, compare, synthetic_settings):
+    _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 200)}, budget=3_000)
+    settings = synthetic_settings(runs)
+    first = store(tmp_path / "first", [run for run in runs if run.seed < 2], settings)
+    second = store(tmp_path / "second", [run for run in runs if run.seed > 0], settings)
+    report = read_report([first, second])
+    assert report.summary.agents == ("PPO", "DQN")
+    assert len(report.runs) == len(runs)
+    ((what, which),) = report.warnings
+    assert what.startswith("Runs that are there twice")
+    assert len(which) == 4
+    assert report.summary.comparisons["PPO", "DQN", "episodes", 0.9].ratio.num_pairs == 6
+
+
+def test_sets_of_other_versions_are_kept_apart(tmp_path, compare, synthetic_settings):
+    _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 200)}, budget=3_000)
+    settings = synthetic_settings(runs)
+    old = store(tmp_path / "old", runs, settings)
+    other = {**settings, "versions": {"python": "3.11", "torch": "3"}}
+    changed = json.loads(json.dumps(other))
+    changed["suite"]["environments"]["Copy"]["kwargs"]["length"] = 5
+    new = store(tmp_path / "new", runs, changed)
+    report = read_report([old, new])
+    assert report.summary.agents == ("PPO [old]", "DQN [old]", "PPO [new]", "DQN [new]")
+    assert report.summary.environments == ("Reverse", "Copy", "Copy [new]"), "another length is another environment"
+    ((what, which),) = report.warnings
+    assert what.startswith("Kept apart")
+    assert 'new from old: versions › torch: "2" there, "3" now' in which
+    page = write_report(tmp_path / "both", report)
+    assert "versions › torch" in page.read_text()
+    assert report.summary.comparisons["PPO [old]", "PPO [new]", "episodes", 0.9].ratio.value == 1.0
+
+
+def test_failed_runs_are_shown_with_the_end_of_their_trace(results):
+    (results / "failed").mkdir()
+    (results / "failed" / "Copy__PPO__7.txt").write_text("Traceback\n  …\nRewardError: no opinion\n")
+    assert "Copy, PPO, 7: RewardError: no opinion" in html(read_report([results]))
+
+
+def test_nothing_is_an_error():
+    with pytest.raises(BenchmarkError, match="nothing to report"):
+        read_report([])

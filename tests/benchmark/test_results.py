@@ -64,6 +64,15 @@ def test_other_settings_are_refused_and_named(tiny, tmp_path, monkeypatch):
     assert (tmp_path / "settings.json").read_text() == before
 
 
+def test_agents_and_environments_may_join(tiny, tmp_path):
+    open_results(tmp_path, replace(tiny, agents=tiny.agents[:1], environments=tiny.environments[:1]))
+    open_results(tmp_path, replace(tiny, agents=tiny.agents[1:], environments=tiny.environments[1:]))
+    open_results(tmp_path, replace(tiny, agents=tiny.agents[:1]))
+    suite = read_results(tmp_path).settings["suite"]
+    assert set(suite["agents"]) == {"random", "oracle", "PPO"}
+    assert set(suite["environments"]) == {"HiddenTarget", "Copy"}
+
+
 def test_a_folder_of_something_else_is_refused(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(BenchmarkError, match=r"not empty.*--out"):

@@ -90,3 +90,13 @@ def test_missing_rows_are_named(folder):
     (folder / "rows.csv").unlink()
     with pytest.raises(BenchmarkError, match=r"rows\.csv cannot be read"):
         read_run(folder)
+
+
+def test_rows_from_before_reward_calls_were_counted_are_read(folder):
+    path = folder / "rows.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    new = [COLUMNS.index("reward_calls"), COLUMNS.index("distinct_texts")]
+    path.write_text("".join(",".join(x for i, x in enumerate(line) if i not in new) + "\n" for line in lines))
+    run = read_run(folder)
+    assert run.column("reward_calls") == run.column("episodes")
+    assert set(run.column("distinct_texts")) == {0}
