@@ -13,24 +13,14 @@ from textenvs.spec import TextSpec
 
 
 class Predictor(Protocol):
-    """What is asked of an agent here; ours fulfil it."""
+    """What is asked of whoever is evaluated; every :class:`agents.Agent` has it."""
 
-    text_spec: TextSpec
+    @property
+    def text_spec(self) -> TextSpec: ...
 
-    def predict(
-        self,
-        obs: np.ndarray,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        action_mask: np.ndarray | None = None,
-    ) -> tuple[Any, None]:
-        """See :meth:`agents.base.Agent.predict`."""
-        ...
+    def predict(self, obs: np.ndarray, *, deterministic: bool, action_mask: np.ndarray | None) -> tuple[Any, None]: ...
 
-    def seed_prediction(self, seed: int) -> None:
-        """See :meth:`agents.base.Agent.seed_prediction`."""
-        ...
+    def seed_prediction(self, seed: int) -> None: ...
 
 
 @dataclass(frozen=True)

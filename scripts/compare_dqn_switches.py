@@ -138,7 +138,10 @@ def print_table(suite: Suite, settings: Sequence[RunSetting], out: Path) -> None
     """A Markdown table: a row for each setting, in every environment the median episodes and seconds to 0.9 and
     how many runs reached it."""
     wanted = {(setting.environment.name, setting.agent.name, setting.seed) for setting in settings}
-    runs = [run for run in read_results(out)[1] if (run.environment, run.agent, run.seed) in wanted]
+    results = read_results(out)
+    if results.damaged:
+        raise BenchmarkError("\n".join(results.damaged))
+    runs = [run for run in results.runs if (run.environment, run.agent, run.seed) in wanted]
     environments = [environment.name for environment in suite.environments]
     agents = [agent.name for agent in suite.agents]
     summary = summarise(runs, environments, agents, (THRESHOLD,))

@@ -1,7 +1,8 @@
-"""Rebuilds the report of a results folder from its rows: a table on the terminal, report.html and
+"""Rebuilds the report of results from their rows: a table on the terminal, report.html, report.md, report.csv and
 plots/*.png.
 
     python scripts/report.py runs/benchmark-quick
+    python scripts/report.py results/mine results/theirs --out runs/comparison     # joined, or kept apart and why
 """
 
 import sys
@@ -15,16 +16,18 @@ from agents.benchmark.report import print_report, read_report, write_report
 from agents.benchmark.suites import BenchmarkError
 
 
-def main(results: Annotated[Path, tyro.conf.Positional]) -> int:
-    """Rebuild the report of a results folder.
+def main(results: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path | None = None) -> int:
+    """Rebuild the report of one results folder, or compare several.
 
     Args:
-        results: Folder that scripts/benchmark.py wrote.
+        results: Folders that scripts/benchmark.py wrote.
+        out: Where to write the report; the results folder itself, or runs/comparison for several.
     """
     console = Console()
+    folder = out or (results[0] if len(results) == 1 else Path("runs/comparison"))
     try:
         report = read_report(results)
-        page = write_report(results, report)
+        page = write_report(folder, report)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 2

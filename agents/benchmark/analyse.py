@@ -1,12 +1,14 @@
 """What the rows say: pure functions of arrays, with no files, no plots and no opinion.
 
-A *time* is where a run crosses a threshold, on any of three axes: episodes, tokens (timesteps) or seconds. A
+A *time* is where a run crosses a threshold, on any axis: episodes, reward calls, tokens (timesteps) or seconds. A
 run that never crosses is right-censored at its last evaluation: its time is known to be larger. Censored runs
 are never dropped, because dropping them would flatter the agent that fails most often.
 
 Intervals are percentile bootstrap intervals over runs. With few runs they are rough (three runs allow ten
 distinct resamples), and with one run there is none: `low` and `high` are NaN.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +73,7 @@ class Ratio:
     """Geometric mean of paired ratios a / b, and how many pairs are only bounds.
 
     `only_a_censored` pairs are larger in truth, `only_b_censored` smaller; `both_censored` say nothing and
-    count with the ratio of the two budgets.
+    count as equal.
     """
 
     value: float
@@ -81,6 +83,14 @@ class Ratio:
     only_a_censored: int
     only_b_censored: int
     both_censored: int
+
+    @property
+    def inverse(self) -> Ratio:
+        """The same for b / a."""
+        low, high = (float(1.0 / end) for end in (self.high, self.low))
+        return Ratio(
+            1.0 / self.value, low, high, self.num_pairs, self.only_b_censored, self.only_a_censored, self.both_censored
+        )
 
 
 def normalise(scores: ArrayLike, random_score: float, optimum: float) -> FloatArray:
@@ -123,14 +133,7 @@ def kaplan_meier_median(values: ArrayLike, observed: ArrayLike) -> FloatArray:
     values = np.take_along_axis(values, order, axis=-1)
     observed = np.take_along_axis(observed, order, axis=-1)
     at_risk = num_runs - np.arange(num_runs)
-    survival = np.cumprod(np.where(observed, 1.0 - 1.0 / at_risk, 1.0), axis=-1)
-
-    def first(reached: BoolArray) -> FloatArray:
-        index = np.argmax(reached, axis=-1)[..., None]
-        return np.where(reached.any(axis=-1), np.take_along_axis(values, index, axis=-1)[..., 0], np.inf)
-
-    rounding = 1e-9
-    return 0.5 * (first(survival <= 0.5 + rounding) + first(survival < 0.5 - rounding))
+    return _median_of_survival(values, np.cumprod(np.where(observed, 1.0 - 1.0 / at_risk, 1.0), axis=-1))
 
 
 def resample(num_runs: int, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES) -> NDArray[np.int64]:
@@ -152,8 +155,34 @@ def median_time(times: Times, rng: np.random.Generator, num_resamples: int = NUM
     if num_runs == 1:
         return Estimate(value, np.nan, np.nan, 1)
     rows = resample(num_runs, rng, num_resamples)
-    low, high = percentile_interval(kaplan_meier_median(times.values[rows], times.observed[rows]))
+    low, high = percentile_interval(_resampled_medians(times, rows))
     return Estimate(value, float(low), float(high), num_runs)
+
+
+def _resampled_medians(times: Times, rows: NDArray[np.int64]) -> FloatArray:
+    """:func:`kaplan_meier_median` of every resample [R, n], sorted once for all of them."""
+    num_resamples, num_runs = rows.shape
+    order = np.lexsort((~times.observed, times.values))
+    place = np.argsort(order)
+    flat = place[rows] + num_runs * np.arange(num_resamples)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=rows.size).reshape(rows.shape)
+    at_risk = num_runs - np.cumsum(counts, axis=1) + counts
+    crossed = np.where(times.observed[order], counts, 0)
+    survival = np.cumprod(1.0 - crossed / np.maximum(at_risk, 1), axis=1)
+    return _median_of_survival(times.values[order], survival)
+
+
+def _median_of_survival(values: FloatArray, survival: ArrayLike) -> FloatArray:
+    """Where S falls to 1/2, `[...]`, for sorted `values [..., n]` and `survival [..., n]` behind them."""
+    survival = np.asarray(survival, dtype=np.float64)
+    values = np.broadcast_to(values, survival.shape)
+
+    def first(reached: BoolArray) -> FloatArray:
+        index = np.argmax(reached, axis=-1)[..., None]
+        return np.where(reached.any(axis=-1), np.take_along_axis(values, index, axis=-1)[..., 0], np.inf)
+
+    rounding = 1e-9
+    return 0.5 * (first(survival <= 0.5 + rounding) + first(survival < 0.5 - rounding))
 
 
 def mean_estimate(values: ArrayLike, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES) -> Estimate:
@@ -222,8 +251,8 @@ def mean_curve(
     mean = values.mean(axis=0)
     low = high = np.full_like(mean, np.nan)
     if len(runs) > 1:
-        rows = resample(len(runs), rng, num_resamples)
-        counts = np.stack([(rows == run).sum(axis=1) for run in range(len(runs))], axis=1)
+        rows = resample(len(runs), rng, num_resamples) + len(runs) * np.arange(num_resamples)[:, None]
+        counts = np.bincount(rows.ravel(), minlength=rows.size).reshape(rows.shape)
         low, high = percentile_interval(counts @ values / len(runs))
     return Curve(grid, mean, low, high, until, float(ends.max()) if done.all() else float("inf"))
 
@@ -231,6 +260,20 @@ def mean_curve(
 def data_utilisation(gradient_samples: ArrayLike, timesteps: ArrayLike) -> FloatArray:
     """Gradient samples per environment sample: how often a token that was written entered a gradient step."""
     return np.asarray(gradient_samples, dtype=np.float64) / np.asarray(timesteps, dtype=np.float64)
+
+
+def log_ratios(a: Times, b: Times) -> FloatArray:
+    """log(a / b) of paired times [n]. Where one of a pair is censored, what is known of it enters, and the ratio is a
+    bound; where both are, nothing is known of the ratio and it counts as 1.
+
+    Raises:
+        ValueError: other lengths, or times that are not above 0.
+    """
+    if len(a.values) != len(b.values):
+        raise ValueError(f"paired times need one length, got {len(a.values)} and {len(b.values)}")
+    if min(a.values.min(), b.values.min()) <= 0:
+        raise ValueError("ratios need times above 0")
+    return np.where(a.observed | b.observed, np.log(a.values / b.values), 0.0)
 
 
 def geometric_mean_ratio(
@@ -248,11 +291,7 @@ def geometric_mean_ratio(
     """
     logs, only_a, only_b, both = [], 0, 0, 0
     for a, b in pairs:
-        if len(a.values) != len(b.values):
-            raise ValueError(f"paired times need one length, got {len(a.values)} and {len(b.values)}")
-        if min(a.values.min(), b.values.min()) <= 0:
-            raise ValueError("ratios need times above 0")
-        logs.append(np.log(a.values / b.values))
+        logs.append(log_ratios(a, b))
         only_a += int((~a.observed & b.observed).sum())
         only_b += int((a.observed & ~b.observed).sum())
         both += int((~a.observed & ~b.observed).sum())

@@ -7,9 +7,11 @@ finished is lost.
 """
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +20,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from agents.benchmark.run import Progress, play
-from agents.benchmark.suites import RunSetting
+from agents.benchmark.run import Limits, Progress, RunPaused, play
+from agents.benchmark.suites import BenchmarkError, RunSetting
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
@@ -36,14 +38,62 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """A run that the deadline ended; it goes on from its checkpoint another time."""
+
+    setting: RunSetting
+
+
+@dataclass(frozen=True)
 class Failed:
     """A run that ended in an exception or whose process died; `trace` says where or how."""
 
     setting: RunSetting
     trace: str
+    disk_full: bool = False
 
 
-Event = Advanced | Finished | Failed
+Event = Advanced | Finished | Paused | Failed
+
+
+class DiskFull(BenchmarkError):
+    """Nothing more can be written; what has finished is on the disk."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(
+            f"There is no space left on the disk of {out}. What has finished is there and whole. Make room, and start "
+            f"the same command again: it goes on from there."
+        )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception, or one that caused it, says that the disk is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        # Safetensors has exceptions of its own, with the system's message in them.
+        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def play_reporting(
+    setting: RunSetting,
+    out: Path,
+    limits: Limits,
+    report: Callable[[Event], Any],
+    checkpoints: Path | None = None,
+) -> Event:
+    """Play a run; how it ended, whatever happened in it."""
+    try:
+        play(setting, out, lambda progress: report(Advanced(setting, progress)), limits, checkpoints)
+    except RunPaused:
+        return Paused(setting)
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        return Failed(setting, traceback.format_exc(), is_disk_full(error))
+    return Finished(setting)
 
 
 def available_cores() -> int:
@@ -70,7 +120,7 @@ def for_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(connection: Connection, out: Path) -> None:
+def _work(connection: Connection, out: Path, limits: Limits) -> None:
     """A worker process: plays what it is sent until the parent is gone."""
     import torch
 
@@ -78,26 +128,14 @@ def _work(connection: Connection, out: Path) -> None:
     # The parent is gone when the pipe is broken: there is nobody left to tell, and nothing left to do.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            setting: RunSetting = connection.recv()
-
-            def report(progress: Progress, setting: RunSetting = setting) -> None:
-                connection.send(Advanced(setting, progress))
-
-            try:
-                play(setting, out, report)
-            except (BrokenPipeError, ConnectionResetError):
-                raise
-            except Exception:
-                connection.send(Failed(setting, traceback.format_exc()))
-            else:
-                connection.send(Finished(setting))
+            connection.send(play_reporting(connection.recv(), out, limits, connection.send))
 
 
 class _Worker:
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, limits: Limits) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, out), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, out, limits), daemon=True)
         with for_children():
             self.process.start()
         theirs.close()
@@ -117,20 +155,33 @@ class _Worker:
         self.connection.close()
 
 
-def play_all(settings: Sequence[RunSetting], out: Path, jobs: int, on_event: Callable[[Event], Any]) -> list[Failed]:
+def play_all(
+    settings: Sequence[RunSetting],
+    out: Path,
+    jobs: int,
+    on_event: Callable[[Event], Any],
+    limits: Limits | None = None,
+) -> list[Failed]:
     """Play runs in `jobs` parallel processes; each lands in `run_folder(out, setting)` once it is finished.
 
-    Returns the runs that failed. An exception in here, KeyboardInterrupt included, ends the workers at once.
+    Returns the runs that failed; after the deadline no more are begun, and those in flight are paused. An exception in
+    here, KeyboardInterrupt included, ends the workers at once.
+
+    Raises:
+        DiskFull: a run could not be written.
     """
+    limits = limits or Limits()
     waiting, failed = deque(settings), []
     workers: list[_Worker] = []
     try:
         while waiting or any(worker.setting for worker in workers):
+            if time.time() >= limits.deadline:
+                waiting.clear()
             for worker in workers:
                 if worker.setting is None and waiting:
                     worker.give(waiting.popleft())
             while waiting and len(workers) < jobs:
-                workers.append(_Worker(out))
+                workers.append(_Worker(out, limits))
                 workers[-1].give(waiting.popleft())
             busy = {worker.connection: worker for worker in workers if worker.setting is not None}
             for connection in wait(list(busy)):
@@ -142,9 +193,11 @@ def play_all(settings: Sequence[RunSetting], out: Path, jobs: int, on_event: Cal
                     worker.process.join()
                     event = Failed(worker.setting, _last_words(worker.process.exitcode))
                     workers.remove(worker)
-                if isinstance(event, Finished | Failed):
+                if not isinstance(event, Advanced):
                     worker.setting = None
                 if isinstance(event, Failed):
+                    if event.disk_full:
+                        raise DiskFull(out)
                     failed.append(event)
                 on_event(event)
     finally:

@@ -2,8 +2,9 @@
 
 OUT/settings.json               what was run, by which code and versions; other settings are refused
 OUT/runs/ENV__AGENT__SEED/      settings.json and rows.csv of one run; there only once it is finished
+OUT/running/ENV__AGENT__SEED/   the checkpoint of a run that has not finished
 OUT/failed/ENV__AGENT__SEED.txt the trace of a run that failed, until it succeeds
-OUT/report.html, OUT/plots/     rebuilt from the rows
+OUT/report.*, OUT/plots/        rebuilt from the rows
 """
 
 import ast
@@ -16,6 +17,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,10 @@ from agents.benchmark.rows import Run, read_run
 from agents.benchmark.suites import BenchmarkError, RunSetting, Suite, suite_settings
 
 PARTIAL = ".partial"
-ROW_MODULES = tuple(f"agents/benchmark/{name}.py" for name in ("accounting", "rows", "run", "sb3_agents", "sb3_peers"))
+ROW_MODULES = tuple(
+    f"agents/benchmark/{name}.py"
+    for name in ("accounting", "entrants", "rows", "run", "run_checkpoint", "sb3_agents", "sb3_peers")
+)
 """The part of the benchmark that decides rows: the rest comes after them, or its data is compared itself."""
 
 
@@ -43,6 +48,27 @@ def _slug(text: str) -> str:
 
 def run_folder(out: Path, setting: RunSetting) -> Path:
     return out / "runs" / run_name(setting)
+
+
+def checkpoint_folder(out: Path, setting: RunSetting) -> Path:
+    return out / "running" / run_name(setting)
+
+
+def place_run(folder: Path, files: dict[str, str]) -> None:
+    """Write a finished run's folder from the texts of its files: whole, or not at all."""
+    unfinished = folder.with_name(f"{folder.name}{PARTIAL}-{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        for name, text in files.items():
+            with (unfinished / name).open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # on disk before it counts as finished, power cuts included
+        if not folder.is_dir():
+            unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def failure_file(out: Path, setting: RunSetting) -> Path:
@@ -127,16 +153,36 @@ def shared_settings(suite: Suite) -> dict[str, Any]:
 
 
 def open_results(out: Path, suite: Suite) -> None:
-    """Make a results folder, or go on with one.
+    """Make a results folder, or go on with one; agents and environments may join it.
 
     Raises:
         BenchmarkError: the folder holds something else, or results of other settings.
     """
-    open_folder(out, shared_settings(suite))
-    for name in ("runs", "failed"):
+    settings = json.loads(json.dumps(shared_settings(suite)))
+    path = out / "settings.json"
+    if path.exists():
+        there = read_json(path)
+        joined = joined_settings(there, settings)
+        _refuse_differences(out, joined, joined_settings(settings, there))
+        if joined != there:
+            write_json(path, joined)
+        settings = joined
+    open_folder(out, settings)
+    for name in ("runs", "failed", "running"):
         (out / name).mkdir(exist_ok=True)
     for leftover in (out / "runs").glob(f"*{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for checkpoint in (out / "running").iterdir():
+        if (out / "runs" / checkpoint.name).is_dir():
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def joined_settings(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the agents and environments that only the others have."""
+    suite = dict(settings.get("suite", {}))
+    for kind in ("agents", "environments"):
+        suite[kind] = {**others.get("suite", {}).get(kind, {}), **suite.get(kind, {})}
+    return settings | {"suite": suite}
 
 
 def open_folder(out: Path, settings: dict[str, Any]) -> None:
@@ -148,15 +194,7 @@ def open_folder(out: Path, settings: dict[str, Any]) -> None:
     path = out / "settings.json"
     settings = json.loads(json.dumps(settings))  # as they will be read back: lists, no tuples
     if path.exists():
-        differences = list(_differences(read_json(path), settings))
-        if differences:
-            shown = "\n".join(f"  {line}" for line in differences[:12])
-            more = f"\n  … and {len(differences) - 12} more" if len(differences) > 12 else ""
-            raise BenchmarkError(
-                f"{out} holds results of other settings, which must not be mixed with new ones:\n{shown}{more}\n"
-                f"Choose another folder with --out, or give --restart to set the old results aside "
-                f"(they are renamed, not deleted) and begin anew."
-            )
+        _refuse_differences(out, read_json(path), settings)
     elif out.exists() and any(out.iterdir()):
         raise BenchmarkError(
             f"{out} is not empty and holds no results of this program. Choose another folder with --out."
@@ -164,6 +202,18 @@ def open_folder(out: Path, settings: dict[str, Any]) -> None:
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
+
+
+def _refuse_differences(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    found = differences(old, new)
+    if found:
+        shown = "\n".join(f"  {line}" for line in found[:12])
+        more = f"\n  … and {len(found) - 12} more" if len(found) > 12 else ""
+        raise BenchmarkError(
+            f"{out} holds results of other settings, which must not be mixed with new ones:\n{shown}{more}\n"
+            f"Choose another folder with --out, or give --restart to set the old results aside "
+            f"(they are renamed, not deleted) and begin anew."
+        )
 
 
 @contextlib.contextmanager
@@ -203,19 +253,33 @@ def set_aside(out: Path) -> Path | None:
     return target
 
 
-def read_results(out: Path) -> tuple[dict[str, Any], list[Run]]:
-    """(shared settings, finished runs) of a results folder.
+@dataclass(frozen=True)
+class Results:
+    """What a results folder holds: its shared settings, its finished runs, and what could not be read, a sentence for
+    each run."""
+
+    settings: dict[str, Any]
+    runs: list[Run]
+    damaged: list[str]
+
+
+def read_results(out: Path) -> Results:
+    """A results folder. A damaged run is named with its file and line, and the others are used.
 
     Raises:
-        BenchmarkError: not a results folder, or a run in it is damaged.
+        BenchmarkError: not a results folder.
     """
     if not (out / "settings.json").is_file():
         raise BenchmarkError(
             f"{out} is not a folder of results: it has no settings.json. scripts/benchmark.py makes one."
         )
-    settings = read_json(out / "settings.json")
-    folders = sorted(path for path in (out / "runs").glob("*") if path.is_dir() and PARTIAL not in path.name)
-    return settings, [read_run(folder) for folder in folders]
+    results = Results(read_json(out / "settings.json"), [], [])
+    for folder in sorted(path for path in (out / "runs").glob("*") if path.is_dir() and PARTIAL not in path.name):
+        try:
+            results.runs.append(read_run(folder))
+        except BenchmarkError as error:
+            results.damaged.append(str(error))
+    return results
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -240,8 +304,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Lines "what: old there, new now" for every leaf that differs."""
+    return list(_differences(old, new))
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from _differences(old.get(key), new.get(key), f"{name} › {key}" if name else key)

@@ -1,6 +1,9 @@
 """The rows of a run: one CSV line for each evaluation, with its reading, writing and checking."""
 
+from __future__ import annotations
+
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -8,7 +11,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from agents.benchmark.analyse import normalise
 from agents.benchmark.suites import BenchmarkError
 
 
@@ -16,11 +18,11 @@ from agents.benchmark.suites import BenchmarkError
 class Row:
     """One evaluation.
 
-    Everything that is counted (`episodes`, `timesteps` = tokens written, `gradient_samples`, `seconds`)
-    counts training alone: evaluations are free. `greedy_score` is the mean score of deterministic actions on
-    the evaluation episodes. `sampled_score` is the mean score of the training episodes that ended since the
-    evaluation before, as the agent played them, exploration included; NaN (an empty field) before any has
-    ended.
+    Everything that is counted (`episodes`, `timesteps` = tokens written, `reward_calls` = texts that were judged,
+    `distinct_texts`, `gradient_samples`, `seconds`) counts training alone: evaluations are free. `greedy_score` is the
+    mean score of deterministic actions on the evaluation episodes. `sampled_score` is the mean score of the training
+    episodes that ended since the evaluation before, as the agent played them, exploration included; NaN (an empty
+    field) before any has ended.
     """
 
     environment: str
@@ -28,6 +30,8 @@ class Row:
     seed: int
     episodes: int
     timesteps: int
+    reward_calls: int
+    distinct_texts: int
     gradient_samples: int
     seconds: float
     greedy_score: float
@@ -37,7 +41,13 @@ class Row:
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
-COUNTERS = ("episodes", "timesteps", "gradient_samples", "seconds")
+EARLIER_COLUMNS = tuple(name for name in COLUMNS if name not in ("reward_calls", "distinct_texts"))
+"""Results from before these two were counted: every text was judged there, and how many differed is not known (0)."""
+COUNTERS = ("episodes", "timesteps", "reward_calls", "distinct_texts", "gradient_samples", "seconds")
+_KINDS: dict[str, Any] = {
+    column.name: {"str": str, "int": int, "float": float}[str(column.type)] for column in fields(Row)
+}
+_OPTIONAL = ("sampled_score", "normalised_sampled")
 TIMES = ("seconds",)
 """Columns that differ between two runs of the same settings."""
 
@@ -72,13 +82,14 @@ class Run:
         return [getattr(row, name) for row in self.rows]
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as CSV. Floats are written so that reading gives the same bits; NaN is an empty field."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in asdict(row).values())
+def rows_text(rows: Sequence[Row]) -> str:
+    """Rows as CSV. Floats are written so that reading gives the same bits; NaN is an empty field."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in asdict(row).values())
+    return file.getvalue()
 
 
 def read_run(folder: Path) -> Run:
@@ -106,13 +117,15 @@ def read_run(folder: Path) -> Run:
         raise BenchmarkError(f"{path} cannot be read ({error}). {_way_out(folder)}") from error
 
     rows: list[Row] = []
+    columns = COLUMNS
     for number, values in enumerate(csv.reader(text.splitlines()), start=1):
         try:
             if number == 1:
-                if tuple(values) != COLUMNS:
+                columns = tuple(values)
+                if columns not in (COLUMNS, EARLIER_COLUMNS):
                     raise ValueError(f"the header should be {','.join(COLUMNS)}")
                 continue
-            row = _parse(values)
+            row = _parse(values, columns)
             _check(row, rows[-1] if rows else None, identity, random_score, optimum)
         except ValueError as error:
             raise BenchmarkError(f"{path}, line {number}: {error}. {_way_out(folder)}") from error
@@ -128,21 +141,23 @@ def _way_out(folder: Path) -> str:
     return f"Delete the folder {folder} and start the benchmark again: only this run is repeated."
 
 
-def _parse(values: list[str]) -> Row:
-    if len(values) != len(COLUMNS):
-        raise ValueError(f"{len(values)} fields where there should be {len(COLUMNS)}")
-    parsed: list[Any] = []
-    for column, value in zip(fields(Row), values, strict=True):
-        kind = {str: str, int: int, float: float}[column.type]  # type: ignore[index]
-        optional = column.name in ("sampled_score", "normalised_sampled")
+def _parse(values: list[str], columns: Sequence[str]) -> Row:
+    if len(values) != len(columns):
+        raise ValueError(f"{len(values)} fields where there should be {len(columns)}")
+    parsed: dict[str, Any] = {}
+    for name, value in zip(columns, values, strict=True):
+        if value == "" and name in _OPTIONAL:
+            parsed[name] = math.nan
+            continue
         try:
-            number = float("nan") if optional and value == "" else kind(value)
+            parsed[name] = _KINDS[name](value)
         except ValueError:
-            raise ValueError(f"{column.name} is {value!r}, which is not a number") from None
-        if isinstance(number, float) and not math.isfinite(number) and not (optional and value == ""):
-            raise ValueError(f"{column.name} is {value!r}")
-        parsed.append(number)
-    return Row(*parsed)
+            raise ValueError(f"{name} is {value!r}, which is not a number") from None
+        if _KINDS[name] is float and not math.isfinite(parsed[name]):
+            raise ValueError(f"{name} is {value!r}")
+    if columns is not COLUMNS and "reward_calls" not in parsed:
+        parsed |= {"reward_calls": parsed["episodes"], "distinct_texts": 0}
+    return Row(**parsed)
 
 
 def _check(row: Row, before: Row | None, identity: tuple[str, str, int], random_score: float, optimum: float) -> None:
@@ -156,7 +171,7 @@ def _check(row: Row, before: Row | None, identity: tuple[str, str, int], random_
         (row.greedy_score, row.normalised_greedy),
         (row.sampled_score, row.normalised_sampled),
     ):
-        expected = float(normalise(score, random_score, optimum))
+        expected = (score - random_score) / (optimum - random_score)  # `normalise`, which is slow on single numbers
         if not math.isclose(expected, normalised, abs_tol=1e-6) and not (
             math.isnan(expected) and math.isnan(normalised)
         ):

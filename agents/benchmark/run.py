@@ -1,47 +1,44 @@
 """One run: an agent learns in an environment and is evaluated on the way; its rows land in a folder."""
 
+from __future__ import annotations
+
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-import agents
-from agents.base import SEED_STRIDE, Agent, AgentConfig, make_config, make_envs
+from agents.base import SEED_STRIDE, Agent, make_envs
 from agents.benchmark.accounting import Accounting
 from agents.benchmark.analyse import normalise
-from agents.benchmark.results import PARTIAL, git_commit, machine, run_folder, versions
-from agents.benchmark.rows import Row, write_rows
+from agents.benchmark.entrants import (
+    Entrant,
+    describe_outside,
+    find_agent,
+    is_outside,
+    make_entrant,
+    num_envs_of,
+)
+from agents.benchmark.results import checkpoint_folder, git_commit, machine, place_run, run_folder, versions
+from agents.benchmark.rows import Row, rows_text
+from agents.benchmark.run_checkpoint import RecorderState, RunCheckpoint
 from agents.benchmark.suites import BenchmarkError, RunSetting
-from agents.evaluation import Evaluation, Predictor, evaluate_agent
-from textenvs.errors import unknown_name
+from agents.evaluation import Evaluation, evaluate_agent
 from textenvs.tasks import Task
 
 EVALUATION_OFFSET = 50_000
 """Evaluation episodes are seeded half-way to the next run's seeds: the same for every agent of a run."""
+CHECKPOINT_SECONDS = 30.0
 
 
-class Player(Predictor, Protocol):
-    """What a run asks of an agent; ours fulfil it, and so do those of :mod:`agents.benchmark.sb3_agents`."""
-
-    config: Any
-
-    @property
-    def gradient_samples(self) -> int:
-        """Tokens that entered a gradient step, counted each time."""
-        ...
-
-    def learn(self, total_timesteps: int, callback: Callable[[Any], bool | None]) -> Any:
-        """See :meth:`agents.base.Agent.learn`."""
-        ...
+class RunPaused(Exception):
+    """The time is over; the run goes on from its checkpoint when it is played again."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,18 @@ class Progress:
     episodes: int
     budget: int
     normalised_greedy: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run writes a checkpoint and when it must end.
+
+    `checkpoint_seconds` between two checkpoints (0: after every batch); at the time `deadline` (of `time.time`) the run
+    is paused.
+    """
+
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    deadline: float = math.inf
 
 
 def next_evaluation(episodes: int, growth: float) -> int:
@@ -66,7 +75,7 @@ def next_evaluation(episodes: int, growth: float) -> int:
 class Recorder:
     """The callback of a run: evaluates when it is due, keeps the rows, and says when to stop.
 
-    The clock stands while it evaluates.
+    The clock of the environment stands while it evaluates.
 
     Args:
         setting: the run.
@@ -74,26 +83,36 @@ class Recorder:
         envs: where the agent learns, and what counts.
         evaluate: plays the evaluation episodes.
         on_progress: told after every evaluation.
-        clock: what seconds are measured with.
+        save: writes a checkpoint; None: this agent has none.
+        limits: when to save and when to pause.
+        state: of the checkpoint that the run goes on from; None: it begins.
+
+    Raises:
+        RunPaused: from a call, at the deadline.
     """
 
     def __init__(
         self,
         setting: RunSetting,
-        agent: Player,
+        agent: Entrant,
         envs: Accounting,
         evaluate: Callable[[], Evaluation],
         on_progress: Callable[[Progress], Any],
-        clock: Callable[[], float] = time.perf_counter,
+        save: Callable[[RecorderState], None] | None = None,
+        limits: Limits | None = None,
+        state: RecorderState | None = None,
     ) -> None:
         self.setting, self.agent, self.envs = setting, agent, envs
-        self.evaluate, self.on_progress, self.clock = evaluate, on_progress, clock
-        self.rows: list[Row] = []
-        self.evaluation_seconds = 0.0
-        self._due = 0
-        self._paused = 0.0
-        self._started = clock()
-        self(agent)
+        self.evaluate, self.on_progress, self.save = evaluate, on_progress, save
+        self.limits = limits or Limits()
+        self.rows: list[Row] = state.read_rows() if state else []
+        self.evaluation_seconds = state.evaluation_seconds if state else 0.0
+        self.checkpoint_seconds = state.checkpoint_seconds if state else 0.0
+        self._due = state.due if state else 0
+        self._saved_at = time.monotonic()
+        envs.start()
+        if state is None:
+            self(agent)
 
     @property
     def solved(self) -> bool:
@@ -102,21 +121,47 @@ class Recorder:
         last = [row.normalised_greedy for row in self.rows[-2:]]
         return stop_at is not None and len(last) == 2 and min(last) >= stop_at
 
-    def __call__(self, _: Player) -> bool:
-        """Once at the start, then after every batch and its update; False stops the run."""
-        now = self.clock()
-        over = self.envs.episodes >= self.setting.environment.episodes
-        if self.envs.episodes >= self._due or over:
-            self.rows.append(self._row(now - self._started - self._paused))
-            self._due = next_evaluation(self.envs.episodes, self.setting.growth)
-            self.on_progress(
-                Progress(self.envs.episodes, self.setting.environment.episodes, self.rows[-1].normalised_greedy)
-            )
-            self.evaluation_seconds += self.clock() - now
-        self._paused += self.clock() - now
-        return not (over or self.solved)
+    @property
+    def state(self) -> RecorderState:
+        rows = [asdict(row) for row in self.rows]
+        return RecorderState(rows, self._due, self.evaluation_seconds, self.checkpoint_seconds)
 
-    def _row(self, seconds: float) -> Row:
+    def __call__(self, _: Any) -> bool:
+        """Once at the start, then after every batch and its update; False stops the run."""
+        over = self.envs.episodes >= self.setting.environment.episodes
+        if self.envs.episodes < self._due and not over and not self._must_save():
+            return True
+        with self.envs.paused():
+            if self.envs.episodes >= self._due or over:
+                self._record()
+            going_on = not (over or self.solved)
+            if going_on and self.rows[1:] and self._must_save():
+                self._checkpoint()
+        return going_on
+
+    def _record(self) -> None:
+        started = time.perf_counter()
+        self.rows.append(self._row())
+        self._due = next_evaluation(self.envs.episodes, self.setting.growth)
+        self.on_progress(
+            Progress(self.envs.episodes, self.setting.environment.episodes, self.rows[-1].normalised_greedy)
+        )
+        self.evaluation_seconds += time.perf_counter() - started
+
+    def _must_save(self) -> bool:
+        due = self.save is not None and time.monotonic() - self._saved_at >= self.limits.checkpoint_seconds
+        return due or time.time() >= self.limits.deadline
+
+    def _checkpoint(self) -> None:
+        started = time.perf_counter()
+        if self.save is not None:
+            self.save(self.state)
+        self.checkpoint_seconds += time.perf_counter() - started
+        self._saved_at = time.monotonic()
+        if time.time() >= self.limits.deadline:
+            raise RunPaused(self.setting.label)
+
+    def _row(self) -> Row:
         task = text_task(self.envs)
         # Scores are float32: rounded, so that 0.9 is at 0.9 and not below it.
         greedy, sampled = round(self.evaluate().mean_score, 6), round(self.envs.take_mean_score(), 6)
@@ -126,30 +171,15 @@ class Recorder:
             seed=self.setting.seed,
             episodes=self.envs.episodes,
             timesteps=self.envs.timesteps,
+            reward_calls=self.envs.reward_calls,
+            distinct_texts=self.envs.distinct_texts,
             gradient_samples=self.agent.gradient_samples,
-            seconds=round(seconds, 4),
+            seconds=round(self.envs.seconds, 4),
             greedy_score=greedy,
             sampled_score=sampled,
             normalised_greedy=round(float(normalise(greedy, task.random_score, task.optimum)), 6),
             normalised_sampled=round(float(normalise(sampled, task.random_score, task.optimum)), 6),
         )
-
-
-def find_agent(name: str) -> Any:
-    """An agent class of `agents` by its name, or one of Stable-Baselines3 as "SB3PPO" or "SB3DQN"."""
-    if name.startswith("SB3"):
-        from agents.benchmark.sb3_agents import SB3_AGENTS  # needs stable-baselines3
-
-        if name in SB3_AGENTS:
-            return SB3_AGENTS[name]
-    known = {
-        key: value
-        for key, value in vars(agents).items()
-        if isinstance(value, type) and issubclass(value, Agent) and value is not Agent
-    }
-    if name not in known:
-        raise BenchmarkError(unknown_name("agent", name, known))
-    return known[name]
 
 
 def text_task(env: gym.Env[Any, Any] | VectorEnv) -> Task:
@@ -165,77 +195,98 @@ def check(setting: RunSetting) -> None:
         BenchmarkError: no such agent or environment, or arguments that do not fit it.
     """
     try:
-        evaluate = _prepare(setting)[2]
-        make_envs(
-            setting.environment.env_id, 1, {**evaluate.keywords["env_kwargs"], "split": evaluate.keywords["split"]}
-        )
+        envs, evaluation = _prepare(setting)
+        make_entrant(setting.agent, envs, setting.seed)
+        make_envs(setting.environment.env_id, 1, {**evaluation["env_kwargs"], "split": evaluation["split"]})
     except BenchmarkError:
         raise
-    except (gym.error.Error, TypeError, ValueError) as error:
+    except Exception as error:  # whatever an agent or environment of somebody else's raises
         raise BenchmarkError(f"{setting.label} cannot be run: {error}") from error
 
 
-def _prepare(setting: RunSetting) -> tuple[Player, Accounting, partial[Evaluation]]:
-    """(agent, the environment it learns in, how it is evaluated)."""
-    agent_class = find_agent(setting.agent.agent)
-    config: AgentConfig = make_config(agent_class.Config, setting.agent.config)
+def _prepare(setting: RunSetting, clock: Callable[[], float] = time.perf_counter) -> tuple[Accounting, dict[str, Any]]:
+    """(the environment that the agent learns in, how it is evaluated)."""
     env_id, env_kwargs = setting.environment.env_id, dict(setting.environment.kwargs)
+    num_envs = num_envs_of(setting.agent)
     has_prompts = text_task(gym.make(env_id, **env_kwargs)).has_prompts
     if not has_prompts:
         env_kwargs.setdefault("task_seed", setting.seed)
-    envs = Accounting(make_envs(env_id, config.num_envs, env_kwargs))
-    agent = agent_class(envs, seed=setting.seed, **setting.agent.config)
-    evaluate = partial(
-        evaluate_agent,
-        agent,
-        env_id,
-        split="test" if has_prompts else "train",
-        num_episodes=setting.evaluation_episodes if has_prompts else 1,
-        seed=setting.seed * SEED_STRIDE + EVALUATION_OFFSET,
-        env_kwargs=env_kwargs,
-    )
-    return agent, envs, evaluate
+    envs = Accounting(make_envs(env_id, num_envs, env_kwargs), clock)
+    return envs, {
+        "env_id": env_id,
+        "split": "test" if has_prompts else "train",
+        "num_episodes": setting.evaluation_episodes if has_prompts else 1,
+        "seed": setting.seed * SEED_STRIDE + EVALUATION_OFFSET,
+        "env_kwargs": env_kwargs,
+    }
 
 
 def play(
     setting: RunSetting,
     out: Path,
     on_progress: Callable[[Progress], Any] = lambda _: None,
+    limits: Limits | None = None,
+    checkpoints: Path | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Play a run and write its folder in `out`; `clock` measures its seconds.
+    """Play a run and write its folder in `out`; one that was ended half-way goes on from its checkpoint.
 
     The folder is written under a temporary name and renamed when it is complete: a run is there or it is not.
-    """
-    agent, envs, evaluate = _prepare(setting)
-    recorder = Recorder(setting, agent, envs, evaluate, on_progress, clock)
-    # The budget is in episodes; so many tokens are enough for it, and the recorder stops the run before.
-    tokens = (setting.environment.episodes + envs.num_envs) * agent.text_spec.max_new_tokens
-    agent.learn(total_timesteps=tokens, callback=recorder)
 
+    Args:
+        setting: the run.
+        out: the results folder.
+        on_progress: told after every evaluation.
+        limits: when to write checkpoints and when to end.
+        checkpoints: the results folder in which checkpoints are kept; None: `out`.
+        clock: what the seconds of the rows are measured with.
+
+    Raises:
+        RunPaused: at the deadline.
+    """
+    envs, evaluation = _prepare(setting, clock)
+    entrant: Entrant | None = None
+    checkpoint = save = state = None
+    if not is_outside(setting.agent):
+        checkpoint = RunCheckpoint(checkpoint_folder(checkpoints or out, setting))
+        loaded = checkpoint.load(find_agent(setting.agent.agent), envs)
+        if loaded is not None:
+            entrant, state = loaded
+    if entrant is None:
+        entrant = make_entrant(setting.agent, envs, setting.seed)
+    if checkpoint is not None and isinstance(entrant, Agent):
+        save = partial(checkpoint.save, entrant, envs)
+    evaluate = partial(evaluate_agent, entrant, **evaluation)
+    recorder = Recorder(setting, entrant, envs, evaluate, on_progress, save, limits, state)
+    # The budget is in episodes; so many tokens are enough for it, and the recorder stops the run before.
+    tokens = (setting.environment.episodes + envs.num_envs) * entrant.text_spec.max_new_tokens
+    entrant.learn(total_timesteps=tokens, callback=recorder)
+    _write_folder(setting, out, entrant, recorder, evaluation["env_kwargs"])
+    if checkpoint is not None:
+        checkpoint.delete()
+
+
+def _write_folder(
+    setting: RunSetting, out: Path, entrant: Entrant, recorder: Recorder, env_kwargs: dict[str, Any]
+) -> None:
+    envs, folder = recorder.envs, run_folder(out, setting)
     task = text_task(envs)
-    folder = run_folder(out, setting)
-    unfinished = folder.with_name(f"{folder.name}{PARTIAL}-{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     settings = asdict(setting) | {
-        "env_kwargs": evaluate.keywords["env_kwargs"],
-        "config": asdict(agent.config),
+        "env_kwargs": env_kwargs,
+        "config": asdict(entrant.config) if isinstance(entrant, Agent) else setting.agent.config,
         "task": {"random_score": task.random_score, "optimum": task.optimum},
         "result": {
             "stopped": "solved" if recorder.solved else "budget",
             "rows": len(recorder.rows),
             "evaluation_seconds": round(recorder.evaluation_seconds, 3),
+            "checkpoint_seconds": round(recorder.checkpoint_seconds, 3),
+            "accounting_seconds": round(envs.overhead_seconds, 4),
+            "invalid_texts": envs.invalid_texts,
         },
         "versions": versions(),
         "commit": git_commit(),
         "machine": machine(),
+        "outside": describe_outside(setting.agent),
     }
-    write_rows(unfinished / "rows.csv", recorder.rows)
-    (unfinished / "settings.json").write_text(
-        json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    for path in unfinished.iterdir():  # on disk before it counts as finished, power cuts included
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    unfinished.replace(folder)
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    place_run(folder, {"rows.csv": rows_text(recorder.rows), "settings.json": text})

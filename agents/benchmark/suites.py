@@ -29,11 +29,19 @@ class EnvironmentSetting:
 
 @dataclass(frozen=True)
 class AgentSetting:
-    """An agent: its label in the report, its class in `agents`, and what differs from its default config."""
+    """An agent: its label in the report, its class in `agents` (or "module:Class" of somebody else's), and what
+    differs from its default config.
+
+    `kind`: "on-policy", "replay" or "" (neither: a floor, a ceiling, one of your own). The headline compares the first
+    on-policy agent of the suite with its replay agents. `demonstrations`: texts of the task's oracle that a replay
+    agent is given at the beginning; they count as if it had written them.
+    """
 
     name: str
     agent: str
     config: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    demonstrations: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,61 @@ class RunSetting:
         return f"{self.agent.name} on {self.environment.name}, seed {self.seed}"
 
 
-REVERSE = EnvironmentSetting("Reverse 4 of 8", "textenvs/Reverse-v0", 5_000, {"length": 4, "num_symbols": 8})
-PREFIX_LOCK = EnvironmentSetting("PrefixLock 8 of 8", "textenvs/PrefixLock-v0", 5_000, {"length": 8, "num_symbols": 8})
-HIDDEN_TARGET = EnvironmentSetting(
-    "HiddenTarget 8 of 16", "textenvs/HiddenTarget-v0", 4_000, {"length": 8, "num_symbols": 16}
+def _environment(label: str, task: str, episodes: int, **kwargs: Any) -> EnvironmentSetting:
+    return EnvironmentSetting(f"{task} {label}", f"textenvs/{task}-v0", episodes, kwargs)
+
+
+QUICK_ENVIRONMENTS = (
+    _environment("4 of 8", "Reverse", 5_000, length=4, num_symbols=8),
+    _environment("8 of 8", "PrefixLock", 5_000, length=8, num_symbols=8),
+    _environment("8 of 16", "HiddenTarget", 4_000, length=8, num_symbols=16),
+)
+"""The families that agents' defaults were tuned on; the larger presets have none of them."""
+REVERSE, PREFIX_LOCK, HIDDEN_TARGET = QUICK_ENVIRONMENTS
+
+STANDARD_ENVIRONMENTS = (
+    _environment("3 of 6", "Copy", 1_500, length=3, num_symbols=6),
+    _environment("3 of 5", "Sort", 1_500, length=3, num_symbols=5),
+    _environment("8 of 24", "Keywords", 1_000, length=8, num_symbols=24),
+    _environment("12 of 64", "Keywords", 1_500, length=12, num_symbols=64),
+    _environment("12", "BitModes", 1_000, length=12),
+    _environment("5", "Deceptive", 1_500, length=5),
+    _environment("3 of 5", "Palindrome", 1_500, length=3, num_symbols=5),
+    _environment("3 of 8", "Anagram", 1_500, length=3, num_symbols=8),
+    _environment("3", "Dyck", 1_500, length=3),
+    _environment("1", "Addition", 1_500, digits=1),
+)
+"""Without masks, which Stable-Baselines3's PPO has not got."""
+
+MASKED_ENVIRONMENTS = (
+    _environment("3", "DyckMasked", 1_500, length=3),
+    _environment("3 of 6", "PalindromeMasked", 1_500, length=3, num_symbols=6),
+    _environment("21", "RandomWalkMasked", 1_500, num_nodes=21),
+)
+
+PPO = AgentSetting("PPO", "PPO", kind="on-policy")
+DQN = AgentSetting("DQN", "DQN", kind="replay")
+SB3_CONFIG = {"num_envs": 16, "n_steps": 16, "learning_rate": 1e-3, "gamma": 1.0}
+"""Otherwise its defaults: minibatches of 64, 10 epochs, an MLP. Rollouts of 2,048 steps would be two or three in all of
+these budgets; γ and the learning rate are those of our PPO."""
+
+STANDARD_AGENTS = (
+    PPO,
+    AgentSetting("RLOO", "RLOO", kind="on-policy"),
+    AgentSetting("A2C", "A2C", kind="on-policy"),
+    AgentSetting("SB3 PPO", "stable_baselines3:PPO", SB3_CONFIG, kind="on-policy"),
+    DQN,
+    AgentSetting("DiscreteSAC", "DiscreteSAC", kind="replay"),
+    AgentSetting("SoftQ", "SoftQ", kind="replay"),
+)
+
+FULL_AGENTS = (
+    *STANDARD_AGENTS,
+    AgentSetting("GRPO", "GRPO", kind="on-policy"),
+    AgentSetting("REINFORCE", "REINFORCE", kind="on-policy"),
+    AgentSetting("ReturnDecomposition", "ReturnDecomposition", kind="replay"),
+    AgentSetting("SB3 MaskablePPO", "sb3_contrib:MaskablePPO", SB3_CONFIG, kind="on-policy"),
+    AgentSetting("random", "RandomAgent"),
 )
 
 SUITES = {
@@ -83,20 +142,29 @@ SUITES = {
         Suite(
             name="smoke",
             environments=(
-                EnvironmentSetting(
-                    "HiddenTarget 3 of 4", "textenvs/HiddenTarget-v0", 600, {"length": 3, "num_symbols": 4}
-                ),
-                EnvironmentSetting("Copy 2 of 6", "textenvs/Copy-v0", 800, {"length": 2, "num_symbols": 6}),
+                _environment("3 of 4", "HiddenTarget", 600, length=3, num_symbols=4),
+                _environment("2 of 6", "Copy", 800, length=2, num_symbols=6),
             ),
-            agents=(AgentSetting("PPO", "PPO"), AgentSetting("DQN", "DQN")),
+            agents=(PPO, DQN),
             seeds=(0, 1),
             evaluation_episodes=64,
         ),
+        Suite(name="quick", environments=QUICK_ENVIRONMENTS, agents=(PPO, DQN), seeds=(0, 1, 2)),
         Suite(
-            name="quick",
-            environments=(REVERSE, PREFIX_LOCK, HIDDEN_TARGET),
-            agents=(AgentSetting("PPO", "PPO"), AgentSetting("DQN", "DQN")),
-            seeds=(0, 1, 2),
+            name="standard",
+            environments=STANDARD_ENVIRONMENTS,
+            agents=STANDARD_AGENTS,
+            seeds=tuple(range(5)),
+            growth=0.1,
+            evaluation_episodes=128,
+        ),
+        Suite(
+            name="full",
+            environments=STANDARD_ENVIRONMENTS + MASKED_ENVIRONMENTS,
+            agents=FULL_AGENTS,
+            seeds=tuple(range(10)),
+            growth=0.1,
+            evaluation_episodes=128,
         ),
     )
 }
@@ -147,6 +215,19 @@ def select(
         if not values:
             raise BenchmarkError(f"nothing to run: no {kind} were selected.")
     return suite
+
+
+def add_agents(suite: Suite, texts: Sequence[str]) -> Suite:
+    """A suite with further agents, each given as "NAME=module:Class"."""
+    agents = list(suite.agents)
+    for text in texts:
+        name, equals, found = text.partition("=")
+        if not (name and equals and ":" in found):
+            raise BenchmarkError(f"an agent is added as NAME=module:Class, got {text!r}.")
+        if any(setting.name == name for setting in agents):
+            raise BenchmarkError(f"the suite has an agent {name!r} already: give yours another name.")
+        agents.append(AgentSetting(name, found))
+    return replace(suite, agents=tuple(agents))
 
 
 def _names(setting: EnvironmentSetting) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""From runs to figures and sentences: every number that the report shows, and what it says about them in
-words.
-"""
+"""From runs to figures: every number that the report shows."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,12 @@ from agents.benchmark.analyse import (
     stratified_iqm,
 )
 from agents.benchmark.rows import Run
+from agents.benchmark.statistics import area_under_curve, holm, paired_p_value, probability_of_improvement
 
-AXES = ("episodes", "timesteps", "seconds")
-AXIS_NAMES = {"episodes": "episodes", "timesteps": "tokens", "seconds": "seconds"}
+AXES = ("episodes", "reward_calls", "timesteps", "seconds")
+AXIS_NAMES = {"episodes": "episodes", "reward_calls": "reward calls", "timesteps": "tokens", "seconds": "seconds"}
+HEADLINE_AXES = ("episodes", "seconds")
+ON_POLICY, REPLAY = "on-policy", "replay"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Cell:
     """(axis, threshold) → one time for each run, in the order of `runs`."""
     medians: dict[tuple[str, float], Estimate]
     final_score: Estimate
+    areas: tuple[float, ...]
+    """Normalised area under the learning curve, from no episodes to the budget, of each run."""
+    area: Estimate
     data_utilisation: float
 
     @property
@@ -74,6 +80,16 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """One of the comparisons that the benchmark is about: the on-policy agent over a replay agent."""
+
+    comparison: Comparison
+    p_value: float
+    adjusted: float
+    """By Holm's correction over all headline comparisons."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything the report shows. Agents and environments are in the order of the suite."""
 
@@ -86,8 +102,35 @@ class Summary:
     """(a, b, axis, threshold), over the environments and seeds that both have."""
     scores: dict[str, Estimate]
     """agent → interquartile mean of the final normalised score over everything."""
+    areas: dict[str, Estimate]
+    """agent → interquartile mean of the normalised area under the learning curve over everything."""
+    improvements: dict[tuple[str, str], Estimate]
+    """(a, b) → probability that a run of a has the larger area under its curve than one of b."""
+    kinds: dict[str, str]
+    """agent → "on-policy", "replay" or ""."""
+    headlines: tuple[Headline, ...]
+    """The first on-policy agent over each replay agent, in episodes and in seconds to the top threshold."""
     missing: tuple[str, ...]
     """Runs that should be there for a full comparison and are not."""
+
+    @property
+    def reference(self) -> str:
+        """Whom ratios are shown against: the first on-policy agent, or the first agent of all."""
+        return next((agent for agent in self.agents if self.kinds.get(agent) == ON_POLICY), self.agents[0])
+
+    @property
+    def best_replay(self) -> str | None:
+        """The replay agent that needs the fewest episodes to the top threshold; None without headline comparisons."""
+        ratios = {h.comparison.b: h.comparison.ratio for h in self.headlines if h.comparison.axis == HEADLINE_AXES[0]}
+        known = {agent: ratio.value for agent, ratio in ratios.items() if ratio.both_censored < ratio.num_pairs}
+        return max(known, key=lambda agent: known[agent]) if known else None
+
+    def environment_ratio(
+        self, environment: str, a: str, b: str, axis: str, threshold: float, seed: int = 0
+    ) -> Ratio | None:
+        """a over b on one environment; None where they share no seed."""
+        pairs = _pairs(self.cells, (environment,), a, b, (axis, threshold))
+        return geometric_mean_ratio(pairs, np.random.default_rng(seed)) if pairs else None
 
     def row(self, environment: str) -> list[Cell]:
         """The cells of an environment."""
@@ -116,41 +159,32 @@ def summarise(
     environments: Sequence[str],
     agents: Sequence[str],
     thresholds: Sequence[float],
+    kinds: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Summary:
-    """Compute everything; `seed` is that of the bootstrap, so the same rows give the same figures."""
+    """Compute everything; `seed` is that of the bootstrap, so the same rows give the same figures.
+
+    Args:
+        runs: finished runs.
+        environments, agents: names in the order of the suite; those without runs are left out.
+        thresholds: normalised scores.
+        kinds: agent → "on-policy", "replay" or "", for the headline.
+        seed: of the bootstrap.
+    """
     rng = np.random.default_rng(seed)
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         grouped.setdefault((run.environment, run.agent), []).append(run)
     environments = tuple(name for name in environments if any((name, agent) in grouped for agent in agents))
     agents = tuple(name for name in agents if any((environment, name) in grouped for environment in environments))
+    kinds = {agent: (kinds or {}).get(agent, "") for agent in agents}
     cells = {
         (environment, agent): _cell(environment, agent, grouped[environment, agent], thresholds, rng)
         for environment in environments
         for agent in agents
         if (environment, agent) in grouped
     }
-    comparisons = {}
-    for a in agents:
-        for b in agents:
-            for axis in AXES:
-                for threshold in thresholds:
-                    pairs = _pairs(cells, environments, a, b, (axis, threshold)) if a != b else []
-                    if pairs:
-                        ratio = geometric_mean_ratio(pairs, rng)
-                        comparisons[a, b, axis, threshold] = Comparison(a, b, axis, threshold, ratio)
-    scores = {
-        agent: stratified_iqm(
-            [
-                [run.rows[-1].normalised_greedy for run in cells[environment, agent].runs]
-                for environment in environments
-                if (environment, agent) in cells
-            ],
-            rng,
-        )
-        for agent in agents
-    }
+    comparisons = _compare_all(cells, environments, agents, thresholds, rng)
     seeds = sorted({run.seed for run in runs})
     missing = tuple(
         f"{agent} on {environment}, seed {seed}"
@@ -159,19 +193,97 @@ def summarise(
         for seed in seeds
         if (environment, agent) not in cells or seed not in cells[environment, agent].seeds
     )
-    return Summary(environments, agents, tuple(thresholds), cells, comparisons, scores, missing)
+    per_agent = {
+        agent: [cells[environment, agent] for environment in environments if (environment, agent) in cells]
+        for agent in agents
+    }
+    return Summary(
+        environments,
+        agents,
+        tuple(thresholds),
+        cells,
+        comparisons,
+        {
+            agent: stratified_iqm([[run.rows[-1].normalised_greedy for run in cell.runs] for cell in those], rng)
+            for agent, those in per_agent.items()
+        },
+        {agent: stratified_iqm([cell.areas for cell in those], rng) for agent, those in per_agent.items()},
+        _improvements(cells, environments, agents, rng),
+        kinds,
+        _headlines(cells, environments, kinds, comparisons, max(thresholds), rng),
+        missing,
+    )
+
+
+def _compare_all(
+    cells: dict[tuple[str, str], Cell],
+    environments: Sequence[str],
+    agents: Sequence[str],
+    thresholds: Sequence[float],
+    rng: np.random.Generator,
+) -> dict[tuple[str, str, str, float], Comparison]:
+    comparisons = {}
+    for number, b in enumerate(agents):
+        for a in agents[:number]:
+            for axis in AXES:
+                for threshold in thresholds:
+                    pairs = _pairs(cells, environments, a, b, (axis, threshold))
+                    if pairs:
+                        ratio = geometric_mean_ratio(pairs, rng)
+                        comparisons[a, b, axis, threshold] = Comparison(a, b, axis, threshold, ratio)
+                        comparisons[b, a, axis, threshold] = Comparison(b, a, axis, threshold, ratio.inverse)
+    return comparisons
+
+
+def _improvements(
+    cells: dict[tuple[str, str], Cell], environments: Sequence[str], agents: Sequence[str], rng: np.random.Generator
+) -> dict[tuple[str, str], Estimate]:
+    improvements = {}
+    for number, b in enumerate(agents):
+        for a in agents[:number]:
+            both = [(cells.get((name, a)), cells.get((name, b))) for name in environments]
+            pairs = [(x.areas, y.areas) for x, y in both if x is not None and y is not None]
+            if pairs:
+                estimate = probability_of_improvement(pairs, rng)
+                improvements[a, b] = estimate
+                improvements[b, a] = Estimate(
+                    1 - estimate.value, 1 - estimate.high, 1 - estimate.low, sum(len(y) for _, y in pairs)
+                )
+    return improvements
+
+
+def _headlines(
+    cells: dict[tuple[str, str], Cell],
+    environments: Sequence[str],
+    kinds: Mapping[str, str],
+    comparisons: Mapping[tuple[str, str, str, float], Comparison],
+    threshold: float,
+    rng: np.random.Generator,
+) -> tuple[Headline, ...]:
+    reference = next((agent for agent, kind in kinds.items() if kind == ON_POLICY), None)
+    others = [agent for agent, kind in kinds.items() if kind == REPLAY]
+    keys = [(str(reference), agent, axis, threshold) for axis in HEADLINE_AXES for agent in others]
+    keys = [key for key in keys if key in comparisons]
+    p_values = [paired_p_value(_pairs(cells, environments, a, b, (axis, top)), rng) for a, b, axis, top in keys]
+    return tuple(
+        Headline(comparisons[key], p_value, float(adjusted))
+        for key, p_value, adjusted in zip(keys, p_values, holm(p_values), strict=True)
+    )
 
 
 def _cell(
     environment: str, agent: str, runs: Sequence[Run], thresholds: Sequence[float], rng: np.random.Generator
 ) -> Cell:
+    scores = [np.array(run.column("normalised_greedy")) for run in runs]
+    columns = {axis: [np.array(run.column(axis), dtype=np.float64) for run in runs] for axis in AXES}
     times = {}
-    for axis in AXES:
-        for threshold in thresholds:
-            crossings = [crossing_time(run.column(axis), run.column("normalised_greedy"), threshold) for run in runs]
+    for threshold in thresholds:
+        for axis in AXES:
+            crossings = [crossing_time(x, y, threshold) for x, y in zip(columns[axis], scores, strict=True)]
             times[axis, threshold] = Times(
                 np.array([time for time, _ in crossings]), np.array([observed for _, observed in crossings])
             )
+    areas = [area_under_curve(x, y, budget(run)) for run, x, y in zip(runs, columns["episodes"], scores, strict=True)]
     last = [run.rows[-1] for run in runs]
     return Cell(
         environment,
@@ -180,8 +292,15 @@ def _cell(
         times,
         {key: median_time(value, rng) for key, value in times.items()},
         mean_estimate([row.normalised_greedy for row in last], rng),
+        tuple(areas),
+        mean_estimate(areas, rng),
         float(np.median(data_utilisation([row.gradient_samples for row in last], [row.timesteps for row in last]))),
     )
+
+
+def budget(run: Run) -> float:
+    """The episodes that the run was allowed to play."""
+    return float(run.settings["environment"].get("episodes", run.rows[-1].episodes))
 
 
 def _pairs(
@@ -203,5 +322,5 @@ def _select(cell: Cell, seeds: Sequence[int], key: tuple[str, float]) -> Times:
     """Times of these seeds. A run that is there from the start counts as there at its first evaluation after
     it: ratios need times above 0."""
     index = [cell.seeds.index(seed) for seed in seeds]
-    first = [cell.runs[position].column(key[0])[1] for position in index]
+    first = [getattr(cell.runs[position].rows[1], key[0]) for position in index]
     return Times(np.maximum(cell.times[key].values[index], first), cell.times[key].observed[index])

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from agents.benchmark.analyse import Estimate, Ratio
-from agents.benchmark.summary import AXIS_NAMES, Cell, Comparison, Summary
+from agents.benchmark.statistics import rank_correlation
+from agents.benchmark.summary import AXIS_NAMES, HEADLINE_AXES, ON_POLICY, REPLAY, Cell, Comparison, Headline, Summary
+
+MANY_AGENTS = 4
+"""From so many agents on, pairs are not told one by one."""
 
 
 def number(value: float, axis: str = "episodes") -> str:
@@ -72,13 +76,88 @@ def ratio_text(ratio: Ratio) -> tuple[str, str]:
 def conclusions(summary: Summary) -> list[str]:
     """What the figures say, a paragraph each, and no more than the intervals allow."""
     threshold = max(summary.thresholds)
-    paragraphs = [_reached(summary, threshold)]
-    if summary.leader("episodes", threshold) is not None:
+    paragraphs = [_headline(summary), _reached(summary, threshold)]
+    if len(summary.agents) >= MANY_AGENTS:
+        paragraphs += [_order(summary, axis, threshold) for axis in HEADLINE_AXES]
+    elif summary.leader("episodes", threshold) is not None:
         paragraphs.append(_ranking(summary, "episodes", threshold))
         paragraphs.append(_ranking(summary, "seconds", threshold) + _trade_off(summary, threshold))
     paragraphs.append(_utilisation(summary, threshold))
     paragraphs.append(_caveat(summary))
     return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def p_text(value: float) -> str:
+    """ "p < 0.001", "p = 0.02"."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def _headline(summary: Summary) -> str:
+    """The comparison that the benchmark is about, in words; empty where the suite has no such two kinds of agents."""
+    best = summary.best_replay
+    if best is None:
+        return ""
+    found = {h.comparison.axis: h for h in summary.headlines if h.comparison.b == best}
+    count_all = len(summary.headlines)
+    text = " ".join(_headline_sentence(found[axis], axis, best) for axis in HEADLINE_AXES if axis in found)
+    correction = (
+        f"p-values are Holm's, for {count_all} comparisons" if count_all > 1 else "p-values of a permutation test"
+    )
+    chosen = (
+        ""
+        if len({h.comparison.b for h in summary.headlines}) == 1
+        else (f"; {best} was chosen as the best replay agent by these same figures, which flatters it a little")
+    )
+    return f"{text} ({correction}{chosen}.)"
+
+
+def _headline_sentence(headline: Headline, axis: str, best: str) -> str:
+    comparison, p_value = headline.comparison, p_text(headline.adjusted)
+    ratio, top = comparison.ratio, f"{comparison.threshold:g}"
+    things = AXIS_NAMES[axis]
+    if ratio.both_censored == ratio.num_pairs:
+        return f"Neither {comparison.a} nor {best} reached {top}."
+    value, interval = ratio_text(ratio)
+    sign = {"≥": "at least ", "≤": "at most ", "≈": "roughly "}.get(ratio_sign(ratio), "")
+    bounds = f"95 % interval {interval}, " if interval else ""
+    verdict = ""
+    if headline.adjusted >= 0.05 or np.isnan(ratio.low) or ratio.low <= 1.0 <= ratio.high:
+        verdict = " That is no clear difference."
+    elif not comparison.clear:
+        verdict = " Some runs did not get there, so the true ratio may lie on the other side of 1."
+    return (
+        f"To reach {top}, {comparison.a} needed {sign}{value.split()[-1]} times the {things} of {best} "
+        f"({bounds}{count(ratio.num_pairs, 'pair')} of runs, {p_value}).{verdict}"
+    )
+
+
+def _order(summary: Summary, axis: str, threshold: float) -> str:
+    """All agents by what they need, as multiples of whoever needs least."""
+    best = summary.leader(axis, threshold)
+    if best is None:
+        return ""
+    others = [c for c in (summary.comparisons.get((x, best, axis, threshold)) for x in summary.agents) if c is not None]
+    others = [c for c in others if c.ratio.both_censored < c.ratio.num_pairs]
+    parts = []
+    for comparison in sorted(others, key=lambda c: c.ratio.value):
+        value, interval = ratio_text(comparison.ratio)
+        parts.append(f"{comparison.a} {value}" + (f" ({interval})" if interval else ""))
+    return (
+        f"{best} needed the fewest {AXIS_NAMES[axis]} to {threshold:g} on the geometric mean; the others, as multiples "
+        f"of that: {enumerate_words(parts)}."
+    )
+
+
+def kind_winner(summary: Summary, environment: str, axis: str, threshold: float) -> tuple[Cell, Cell] | None:
+    """(best on-policy cell, best replay cell) of an environment by their medians, the area under the curve where both
+    are beyond the budget; None without either kind."""
+    best = []
+    for kind in (ON_POLICY, REPLAY):
+        cells = [cell for cell in summary.row(environment) if summary.kinds[cell.agent] == kind]
+        if not cells:
+            return None
+        best.append(min(cells, key=lambda cell: (cell.medians[axis, threshold].value, -cell.area.value)))
+    return best[0], best[1]
 
 
 def _reached(summary: Summary, threshold: float) -> str:
@@ -90,6 +169,7 @@ def _reached(summary: Summary, threshold: float) -> str:
         part = f"{agent} in {reached} of {count(runs, 'run')}"
         if reached < runs:
             all_reached = False
+        if reached < runs and len(summary.agents) < MANY_AGENTS:
             part += f" (in most of its runs on {won} of {count(len(cells), 'environment')})"
         parts.append(part)
     text = f"A normalised score of {threshold:g} was reached by {enumerate_words(parts)}."
@@ -192,7 +272,18 @@ def _utilisation(summary: Summary, threshold: float) -> str:
     if len(set(used.values())) > 1:
         text += " That is how much was done with the data, not how well it was used"
         best = summary.leader("episodes", threshold)
-        if best is not None and _beats_all(summary, best, "episodes", threshold):
+        if len(summary.agents) >= MANY_AGENTS:
+            learners = [agent for agent, value in used.items() if value > 0]
+            rho = rank_correlation([used[agent] for agent in learners], [summary.areas[a].value for a in learners])
+            text += (
+                ""
+                if np.isnan(rho)
+                else (
+                    f": over the {len(learners)} agents that state it, its rank correlation with the area under the "
+                    f"learning curve is {rho:.2f}"
+                )
+            )
+        elif best is not None and _beats_all(summary, best, "episodes", threshold):
             verb = "is" if used[best] == max(used.values()) else "is not"
             text += f": the agent that needed the fewest episodes ({best}) {verb} the one that used each token most"
         text += "."

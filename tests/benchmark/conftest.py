@@ -10,6 +10,8 @@ from agents.benchmark.rows import Row, Run
 from agents.benchmark.run import next_evaluation
 from agents.benchmark.suites import AgentSetting, EnvironmentSetting, Suite
 
+KINDS = {"PPO": "on-policy", "DQN": "replay", "SoftQ": "replay"}
+
 
 def make_run(
     environment: str = "Reverse 4 of 8",
@@ -37,6 +39,8 @@ def make_run(
                     seed,
                     episodes,
                     tokens,
+                    episodes,
+                    min(episodes, 500),
                     int(utilisation * tokens),
                     round(seconds_per_episode * episodes, 4),
                     0.1 + 0.9 * score,
@@ -48,13 +52,13 @@ def make_run(
             due = next_evaluation(episodes, 0.05)
             solved = len(rows) > 1 and min(row.normalised_greedy for row in rows[-2:]) >= stop_at
         episodes += batch
-    return Run(_settings_of(rows, solved), tuple(rows))
+    return Run(_settings_of(rows, solved, budget), tuple(rows))
 
 
-def _settings_of(rows: list[Row], solved: bool) -> dict[str, Any]:
+def _settings_of(rows: list[Row], solved: bool, budget: int) -> dict[str, Any]:
     """What a run's settings.json says, as far as it is read."""
     return {
-        "environment": {"name": rows[0].environment},
+        "environment": {"name": rows[0].environment, "episodes": budget},
         "agent": {"name": rows[0].agent, "agent": rows[0].agent, "config": {}},
         "seed": rows[0].seed,
         "config": {"num_envs": 64, "learning_rate": 0.001},
@@ -73,7 +77,7 @@ def make_settings(runs: list[Run]) -> dict[str, Any]:
         "suite": {
             "name": "synthetic",
             "environments": {run.environment: setting for run in runs},
-            "agents": {run.agent: {} for run in runs},
+            "agents": {run.agent: {"kind": KINDS.get(run.agent, "")} for run in runs},
             "thresholds": [0.5, 0.9],
             "stop_at": 0.9,
             "growth": 0.05,

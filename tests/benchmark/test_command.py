@@ -3,11 +3,13 @@
 import importlib.util
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +17,9 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-from agents.benchmark.pool import Advanced, Failed, Finished
+from agents.benchmark.pool import Advanced, Failed, Finished, Paused
 from agents.benchmark.results import run_folder
-from agents.benchmark.run import play
+from agents.benchmark.run import RunPaused, play
 from agents.benchmark.suites import (
     SUITES,
     AgentSetting,
@@ -43,12 +45,14 @@ def command() -> ModuleType:
     return module
 
 
-def play_here(settings, out, jobs, on_event):
+def play_here(settings, out, jobs, on_event, limits):
     """`play_all` without processes, to save their start."""
     failed = []
     for setting in settings:
         try:
-            play(setting, out, lambda progress, setting=setting: on_event(Advanced(setting, progress)))
+            play(setting, out, lambda progress, setting=setting: on_event(Advanced(setting, progress)), limits)
+        except RunPaused:
+            on_event(Paused(setting))
         except RewardError:
             failed.append(Failed(setting, traceback.format_exc()))
             on_event(failed[-1])
@@ -131,10 +135,54 @@ def test_bad_options_leave_no_folder(run, tmp_path):
         ({"envs": ("Copie",)}, "Did you mean 'Copy'"),
         ({"seeds": (-1,)}, "negative"),
         ({"jobs": 0}, "--jobs must be at least 1"),
+        ({"max_hours": 0.0}, "--max-hours must be positive"),
+        ({"checkpoint_seconds": -1.0}, "--checkpoint-seconds"),
+        ({"ray_address": "auto"}, "--launcher ray"),
+        ({"add": ("mine",)}, "NAME=module:Class"),
+        ({"add": ("mine=no_such_module:Agent",)}, "no_such_module"),
+        ({"agents": ()}, "no agents were selected"),
     ):
         with pytest.raises(BenchmarkError, match=message):
             run(**options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_agent_of_ones_own_joins_results_that_are_there(run, tmp_path, monkeypatch):
+    (tmp_path / "an_agent.py").write_text(
+        "import numpy as np\n"
+        "class Zeros:\n"
+        "    def __init__(self, text_spec, num_envs, seed): pass\n"
+        "    def act(self, obs, action_mask, explore): return np.zeros(len(obs), dtype=int)\n"
+        "    def observe(self, obs, actions, rewards, next_obs, done): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(agents=("random",), seeds=(0,))[0] == 0
+    code, text = run(agents=("random", "zeros"), seeds=(0,), add=("zeros=an_agent:Zeros",))
+    assert code == 0
+    assert "4 runs (2 finished before)" in text
+    assert "zeros on Copy, seed 0: ended at" in text
+    assert "zeros" in (tmp_path / "out" / "report.md").read_text()
+    assert run(agents=("random",), seeds=(0,))[0] == 0, "and without it the results are still these"
+
+
+def test_the_time_is_over(run, tmp_path):
+    code, text = run(agents=("PPO",), seeds=(0,), max_hours=1e-9)
+    assert code == 0
+    assert "PPO on Copy, seed 0: paused" in text
+    assert "The time is over and 2 runs are left: the same command goes on." in text
+    code, text = run(agents=("PPO",), seeds=(0,))
+    assert code == 0
+    assert "are left" not in text
+    assert list((tmp_path / "out" / "running").iterdir()) == []
+
+
+def test_a_full_disk_in_the_parent_is_a_message(command, monkeypatch, capsys, tmp_path):
+    def full(options, console):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "main", full)
+    assert command.run(command.Options(out=tmp_path / "out")) == 2
+    assert "no space left on the disk of" in capsys.readouterr().err
 
 
 LONGER = Suite(
@@ -164,7 +212,10 @@ def test_interrupted_and_killed_it_ends_with_the_rows_of_one_left_alone(tmp_path
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(driver), "--preset", "longer", "--out", str(out), "--jobs", "1"],
+            [
+                *(sys.executable, str(driver), "--preset", "longer", "--out", str(out), "--jobs", "1"),
+                *("--checkpoint-seconds", "0.05"),
+            ],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -182,6 +233,10 @@ def test_interrupted_and_killed_it_ends_with_the_rows_of_one_left_alone(tmp_path
             time.sleep(0.02)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         return [int(child) for child in children.split()]
+
+    def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+        while not happened() and process.poll() is None:
+            time.sleep(0.01)
 
     # Ctrl-C goes to every process of the terminal.
     process = start()
@@ -202,6 +257,15 @@ def test_interrupted_and_killed_it_ends_with_the_rows_of_one_left_alone(tmp_path
     process.communicate(timeout=20)
     assert_gone(children)
     assert finished() < 3
+
+    # Nor does it matter when: in the middle of a run, or while its checkpoint is written.
+    waits = random.Random(0)
+    for _ in range(2):
+        process = start()
+        wait_for(process, lambda: any((out / "running").glob("*/0*")))
+        time.sleep(waits.uniform(0.0, 0.3))
+        process.kill()
+        process.communicate(timeout=20)
 
     process = start()
     text = process.communicate(timeout=60)[0]

@@ -1,10 +1,14 @@
 """Many runs in parallel: the same rows as one by one, and a failure stays where it happened."""
 
+import errno
+import time
+from dataclasses import replace
+
 import pytest
 
-from agents.benchmark.pool import Advanced, Failed, Finished, play_all
-from agents.benchmark.results import is_finished, run_folder
-from agents.benchmark.run import play
+from agents.benchmark.pool import Advanced, DiskFull, Failed, Finished, Paused, is_disk_full, play_all
+from agents.benchmark.results import checkpoint_folder, is_finished, run_folder
+from agents.benchmark.run import Limits, RunPaused, play
 from agents.benchmark.suites import EnvironmentSetting, RunSetting, run_settings, select
 
 JUDGES = """
@@ -15,6 +19,9 @@ def kills(prompts, completions):
 
 def fails(prompts, completions):
     raise RuntimeError("this judge fails")
+
+def fills(prompts, completions):
+    raise OSError(28, "No space left on device")
 """
 
 
@@ -73,3 +80,41 @@ def test_an_exception_ends_the_workers(tiny, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         play_all(run_settings(tiny), tmp_path, 2, interrupt)
     assert multiprocessing.active_children() == []
+
+
+def test_the_deadline_pauses_runs_which_go_on_with_the_same_rows(tiny, tmp_path):
+    setting = replace(run_settings(select(tiny, ["HiddenTarget"], ["PPO"]))[0], stop_at=None)
+    waiting = run_settings(select(tiny, ["Copy"], ["PPO"]))[0]
+    events = []
+    failed = play_all([setting, waiting], tmp_path / "pool", 1, events.append, Limits(deadline=time.time() + 0.01))
+    assert failed == []
+    assert [event for event in events if not isinstance(event, Advanced)] in ([Paused(setting)], [])
+    assert not is_finished(tmp_path / "pool", setting)
+    assert not checkpoint_folder(tmp_path / "pool", waiting).exists()
+
+    with pytest.raises(RunPaused, match=setting.label):
+        play(setting, tmp_path / "pool", limits=Limits(deadline=0.0))
+    assert checkpoint_folder(tmp_path / "pool", setting).is_dir()
+    events.clear()
+    assert play_all([setting], tmp_path / "pool", 1, events.append) == []
+    assert events[-1] == Finished(setting)
+    assert not checkpoint_folder(tmp_path / "pool", setting).exists()
+    play(setting, tmp_path / "alone")
+    assert rows_without_seconds(tmp_path / "pool", setting) == rows_without_seconds(tmp_path / "alone", setting)
+
+
+def test_a_full_disk_stops_everything(tiny, tmp_path, judged):
+    good = run_settings(select(tiny, ["HiddenTarget"], ["random"]))[0]
+    with pytest.raises(DiskFull, match=r"no space left on the disk of .*pool.*same command"):
+        play_all([good, judged("fills"), *run_settings(tiny)], tmp_path / "pool", 1, lambda _: None)
+    assert is_finished(tmp_path / "pool", good)
+    assert len(list((tmp_path / "pool" / "runs").iterdir())) == 1
+
+
+def test_which_errors_mean_a_full_disk():
+    assert is_disk_full(OSError(errno.ENOSPC, "full"))
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = OSError(errno.EDQUOT, "quota")
+    assert is_disk_full(wrapped)
+    assert is_disk_full(RuntimeError('IoError(Os { code: 28, message: "No space left on device" })'))
+    assert not is_disk_full(OSError(errno.EACCES, "forbidden"))

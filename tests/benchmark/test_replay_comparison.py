@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from agents.benchmark import replay_comparison
+from agents.benchmark.entrants import find_agent
 from agents.benchmark.replay_comparison import Outcome, choose, markdown, table, verdict, write
 from agents.benchmark.replay_settings import ADDITIVE, LIMITS, OURS, PRESETS, TUNED, Section, get_sections
-from agents.benchmark.run import check, find_agent
+from agents.benchmark.run import check
 from agents.benchmark.suites import AgentSetting, EnvironmentSetting, RunSetting
 from agents.benchmark.summary import summarise
 

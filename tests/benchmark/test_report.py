@@ -1,7 +1,9 @@
 """What the report says about synthetic runs whose truth is known, in figures, in words and on the page."""
 
+import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from agents.benchmark.analyse import Ratio
+from agents.benchmark.page import unbroken
 from agents.benchmark.report import Report, html, print_report, read_report, write_report
-from agents.benchmark.results import read_results
-from agents.benchmark.rows import write_rows
+from agents.benchmark.results import place_run
+from agents.benchmark.rows import rows_text
 from agents.benchmark.suites import BenchmarkError
 from agents.benchmark.summary import summarise
+from agents.benchmark.tables import failures_table, winners_table
 from agents.benchmark.words import conclusions, enumerate_words, factor, median_text, number, ratio_text
 
 ENVIRONMENTS = ["Reverse", "Copy"]
@@ -229,17 +233,22 @@ def test_an_interval_that_ends_beyond_the_budget_says_where_it_begins(compare):
     assert (median, interval) == (number(cell.medians["episodes", 0.9].value), f"≥ {number(first)}")
 
 
+def store(folder, runs, settings):
+    """A results folder on disk."""
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    for run in runs:
+        place_run(
+            folder / "runs" / f"{run.environment}__{run.agent}__{run.seed}",
+            {"rows.csv": rows_text(run.rows), "settings.json": json.dumps(run.settings)},
+        )
+    return folder
+
+
 @pytest.fixture
 def results(tmp_path, compare, synthetic_settings):
-    """A results folder on disk."""
     _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 90_000)}, budget=3_000)
-    (tmp_path / "settings.json").write_text(json.dumps(synthetic_settings(runs)))
-    for run in runs:
-        folder = tmp_path / "runs" / f"{run.environment}__{run.agent}__{run.seed}"
-        folder.mkdir(parents=True)
-        write_rows(folder / "rows.csv", run.rows)
-        (folder / "settings.json").write_text(json.dumps(run.settings))
-    return tmp_path
+    return store(tmp_path, runs, synthetic_settings(runs))
 
 
 def printed(report, width):
@@ -262,11 +271,11 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_self_contained(results):
-    report = read_report(results)
+    report = read_report([results])
     page = write_report(results, report)
     text = page.read_text(encoding="utf-8")
     parsed = Page(text)
-    assert parsed.tags.count("img") == 3 * len(ENVIRONMENTS)
+    assert parsed.tags.count("img") == 3 * len(ENVIRONMENTS) + 6
     assert all(source.startswith("data:image/svg+xml;base64,") for source in parsed.sources)
     assert "url(" not in text
     assert "@import" not in text
@@ -274,9 +283,10 @@ def test_the_page_is_self_contained(results):
     assert "<b>&gt; 2,992</b>" in text, "censored medians are marked"
     assert str(results) not in text
     for paragraph in conclusions(report.summary)[:1]:
-        assert paragraph in text
-    for name in ("episodes", "tokens", "seconds"):
-        assert (results / "plots" / f"learning-curves-{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert unbroken(paragraph, ENVIRONMENTS) in text
+    others = ("profile-area", "profile-budget", "improvement", "ratios-episodes", "ratios-seconds", "data-use")
+    for name in (*(f"learning-curves-{axis}" for axis in ("episodes", "reward-calls", "seconds")), *others):
+        assert (results / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rows_of_an_environment_and_its_name_stay_together(synthetic_run, synthetic_settings):
@@ -284,7 +294,8 @@ def test_rows_of_an_environment_and_its_name_stay_together(synthetic_run, synthe
     runs = [synthetic_run(environment, agent, 0, speed) for (environment, agent), speed in speeds.items()]
     summary = summarise(runs, ["Copy 2 of 6", "Sort"], ["a", "b"], THRESHOLDS)
     text = html(Report(synthetic_settings(runs), tuple(runs), summary))
-    table = text[text.index('<table class="figures">') : text.index("</table>")]
+    table = text[text.index("<h2>How much until it is learnt</h2>") :]
+    table = table[: table.index("</table>")]
     bodies = table.split("<tbody>")[1:]
     assert [body.count("<tr") for body in bodies] == [2, 2, 2]
     assert "Copy 2 of 6" in bodies[0]
@@ -294,11 +305,11 @@ def test_rows_of_an_environment_and_its_name_stay_together(synthetic_run, synthe
 
 
 def test_the_same_rows_give_the_same_page(results):
-    assert html(read_report(results)) == html(read_report(results))
+    assert html(read_report([results])) == html(read_report([results]))
 
 
 def test_the_table_fits_a_terminal(results):
-    text = printed(read_report(results), width=80)
+    text = printed(read_report([results]), width=80)
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
     assert re.search(r"DQN +> 2,992 +> 2,992 +> 30 +0/3 ", text)
@@ -316,11 +327,113 @@ def test_markup_in_names_is_shown_as_it_is(synthetic_run, synthetic_settings):
 def test_results_without_runs_are_refused(tmp_path, synthetic_settings, synthetic_run):
     (tmp_path / "settings.json").write_text(json.dumps(synthetic_settings([synthetic_run()])))
     with pytest.raises(BenchmarkError, match="no finished run"):
-        read_report(tmp_path)
+        read_report([tmp_path])
 
 
 def test_a_damaged_run_is_named(results):
     path = next((results / "runs").iterdir()) / "rows.csv"
     path.write_text(path.read_text()[:-10])
-    with pytest.raises(BenchmarkError, match=r"rows\.csv, line \d+"):
-        read_results(results)
+    report = read_report([results])
+    assert len(report.runs) == 11, "the others are used"
+    assert [what for what, _ in report.warnings] == ["Runs whose files are damaged; the others are used:"]
+    assert re.search(r"rows\.csv, line \d+: .*Delete the folder", report.warnings[0][1][0])
+    assert report.warnings[0][1][0] in printed(report, width=1_000)
+    assert "the others are used" in html(report)
+
+
+def test_the_headline_is_the_best_replay_agent_with_corrected_p_values(compare):
+    speeds = {"PPO": (1_000, 2_000), "DQN": (500, 900), "SoftQ": (250, 500), "floor": (90_000, 90_000)}
+    _, runs = compare(speeds, budget=12_000, num_seeds=4, seconds={"PPO": 0.001, "DQN": 0.01, "SoftQ": 0.01})
+    kinds = {"PPO": "on-policy", "DQN": "replay", "SoftQ": "replay"}
+    summary = summarise(runs, ENVIRONMENTS, list(speeds), THRESHOLDS, kinds)
+    assert summary.best_replay == "SoftQ"
+    assert len(summary.headlines) == 4
+    assert all(h.adjusted >= h.p_value for h in summary.headlines)
+    assert min(h.p_value for h in summary.headlines) == pytest.approx(2 / 2**8), "eight pairs, all one way"
+    words = conclusions(summary)
+    assert re.match(r"To reach 0.9, PPO needed (3\.9|4\.\d) times the episodes of SoftQ \(95 % interval", words[0])
+    assert "To reach 0.9, PPO needed 0.4" in words[0], "of seconds it needs less"
+    assert "p = 0.031" in words[0], "four times 2 / 256"
+    assert "which flatters it a little" in words[0]
+    assert "SoftQ needed the fewest episodes to 0.9 on the geometric mean" in words[2]
+    assert "PPO needed the fewest seconds" in words[3]
+    winners = winners_table(summary)
+    ahead = [(row.figures["ahead in episodes"][0], row.figures["ahead in seconds"][0]) for (row,) in winners.blocks]
+    assert ahead == [("replay", "on-policy")] * 2
+    failures = failures_table(summary)
+    assert [row.names for block in failures.blocks for row in block] == [("Reverse", "floor"), ("Copy", "floor")]
+
+
+def test_areas_and_improvement_are_those_of_the_curves(compare):
+    """1 − exp(−n / s) over a budget N has the mean 1 − s / N (1 − exp(−N / s)), but for what runs that stop go without."""
+    summary, _ = compare({"slow": (1_000, 1_000), "fast": (100, 100)}, budget=4_000)
+    cell = summary.cells["Reverse", "slow"]
+    expected = [1 - s / 4_000 * (1 - math.exp(-4_000 / s)) for s in (1_000, 1_100, 1_200)]
+    assert list(cell.areas) == pytest.approx(expected, abs=0.03)
+    assert summary.improvements["fast", "slow"].value == 1.0
+    assert summary.improvements["slow", "fast"].value == 0.0
+    assert summary.areas["fast"].value > summary.areas["slow"].value
+
+
+def test_markdown_and_csv_have_the_same_figures(results):
+    report = read_report([results])
+    write_report(results, report)
+    text = (results / "report.md").read_text()
+    median = median_text(report.summary.cells["Reverse", "PPO"], "episodes", 0.9)
+    assert f"| Reverse | PPO | {median_text(report.summary.cells['Reverse', 'PPO'], 'episodes', 0.5)[0]} (" in text
+    assert f"{median[0]} ({median[1]})" in text
+    for name in re.findall(r"\(plots/(.*?)\)", text):
+        assert (results / "plots" / name).is_file()
+    with (results / "report.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    found = {(line["environment"], line["agent"], line["other"], line["quantity"]): line for line in lines}
+    assert len(found) == len(lines), "every figure once"
+    assert float(found["Reverse", "PPO", "", "episodes to 0.9"]["value"]) == pytest.approx(
+        report.summary.cells["Reverse", "PPO"].medians["episodes", 0.9].value
+    )
+    assert found["Copy", "DQN", "", "episodes to 0.9"]["value"] == "inf"
+    assert float(found["", "PPO", "DQN", "ratio of episodes to 0.9"]["low"]) > 1
+
+
+def test_sets_that_were_made_alike_are_joined(tmp_path, compare, synthetic_settings):
+    _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 200)}, budget=3_000)
+    settings = synthetic_settings(runs)
+    first = store(tmp_path / "first", [run for run in runs if run.seed < 2], settings)
+    second = store(tmp_path / "second", [run for run in runs if run.seed > 0], settings)
+    report = read_report([first, second])
+    assert report.summary.agents == ("PPO", "DQN")
+    assert len(report.runs) == len(runs)
+    ((what, which),) = report.warnings
+    assert what.startswith("Runs that are there twice")
+    assert len(which) == 4
+    assert report.summary.comparisons["PPO", "DQN", "episodes", 0.9].ratio.num_pairs == 6
+
+
+def test_sets_of_other_versions_are_kept_apart(tmp_path, compare, synthetic_settings):
+    _, runs = compare({"PPO": (1_000, 1_000), "DQN": (100, 200)}, budget=3_000)
+    settings = synthetic_settings(runs)
+    old = store(tmp_path / "old", runs, settings)
+    other = {**settings, "versions": {"python": "3.11", "torch": "3"}}
+    changed = json.loads(json.dumps(other))
+    changed["suite"]["environments"]["Copy"]["kwargs"]["length"] = 5
+    new = store(tmp_path / "new", runs, changed)
+    report = read_report([old, new])
+    assert report.summary.agents == ("PPO [old]", "DQN [old]", "PPO [new]", "DQN [new]")
+    assert report.summary.environments == ("Reverse", "Copy", "Copy [new]"), "another length is another environment"
+    ((what, which),) = report.warnings
+    assert what.startswith("Kept apart")
+    assert 'new from old: versions › torch: "2" there, "3" now' in which
+    page = write_report(tmp_path / "both", report)
+    assert "versions › torch" in page.read_text()
+    assert report.summary.comparisons["PPO [old]", "PPO [new]", "episodes", 0.9].ratio.value == 1.0
+
+
+def test_failed_runs_are_shown_with_the_end_of_their_trace(results):
+    (results / "failed").mkdir()
+    (results / "failed" / "Copy__PPO__7.txt").write_text("Traceback\n  …\nRewardError: no opinion\n")
+    assert "Copy, PPO, 7: RewardError: no opinion" in html(read_report([results]))
+
+
+def test_nothing_is_an_error():
+    with pytest.raises(BenchmarkError, match="nothing to report"):
+        read_report([])

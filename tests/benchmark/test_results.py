@@ -36,9 +36,9 @@ def test_a_folder_is_made_and_found_again(tiny, tmp_path):
     play(setting, out)
     assert is_finished(out, setting)
     open_results(out, replace(tiny, seeds=(5, 6)))  # other seeds belong to the same results
-    settings, runs = read_results(out)
-    assert settings["suite"]["name"] == "tiny"
-    assert [(run.environment, run.agent, run.seed) for run in runs] == [("HiddenTarget", "random", 0)]
+    results = read_results(out)
+    assert results.settings["suite"]["name"] == "tiny"
+    assert [(run.environment, run.agent, run.seed) for run in results.runs] == [("HiddenTarget", "random", 0)]
 
 
 def test_other_settings_are_refused_and_named(tiny, tmp_path, monkeypatch):
@@ -51,7 +51,10 @@ def test_other_settings_are_refused_and_named(tiny, tmp_path, monkeypatch):
             replace(tiny, environments=(replace(hidden, kwargs={"length": 3, "num_symbols": 5}), copy)),
             "suite › environments › HiddenTarget › kwargs › num_symbols: 4 there, 5 now",
         ),
-        (replace(tiny, agents=tiny.agents[:2]), "suite › agents › PPO: {.*} there, null now"),
+        (
+            replace(tiny, agents=(replace(tiny.agents[2], config={}), *tiny.agents[:2])),
+            "suite › agents › PPO › config › num_envs: 16 there, null now(\n.*)*",
+        ),
     ):
         with pytest.raises(BenchmarkError, match=f"other settings.*\n.*{message}\n.*--out.*--restart"):
             open_results(tmp_path, other)
@@ -59,6 +62,15 @@ def test_other_settings_are_refused_and_named(tiny, tmp_path, monkeypatch):
     with pytest.raises(BenchmarkError, match="the sources of textenvs or agents have changed"):
         open_results(tmp_path, tiny)
     assert (tmp_path / "settings.json").read_text() == before
+
+
+def test_agents_and_environments_may_join(tiny, tmp_path):
+    open_results(tmp_path, replace(tiny, agents=tiny.agents[:1], environments=tiny.environments[:1]))
+    open_results(tmp_path, replace(tiny, agents=tiny.agents[1:], environments=tiny.environments[1:]))
+    open_results(tmp_path, replace(tiny, agents=tiny.agents[:1]))
+    suite = read_results(tmp_path).settings["suite"]
+    assert set(suite["agents"]) == {"random", "oracle", "PPO"}
+    assert set(suite["environments"]) == {"HiddenTarget", "Copy"}
 
 
 def test_a_folder_of_something_else_is_refused(tiny, tmp_path):
@@ -80,7 +92,7 @@ def test_leftovers_of_killed_runs_are_no_runs(tiny, tmp_path):
     leftover.mkdir()
     (leftover / "rows.csv").write_text("environment,ag")
     assert not is_finished(tmp_path, setting)
-    assert read_results(tmp_path)[1] == []
+    assert read_results(tmp_path).runs == []
     open_results(tmp_path, tiny)
     assert not leftover.exists()
 

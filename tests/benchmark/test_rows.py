@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from agents.benchmark.rows import COLUMNS, read_run, write_rows
+from agents.benchmark.rows import COLUMNS, read_run, rows_text
 from agents.benchmark.suites import BenchmarkError
 
 
@@ -14,7 +14,7 @@ def folder(tmp_path, synthetic_run):
     run = synthetic_run(budget=400, stop_at=2.0)
     folder = tmp_path / "run"
     folder.mkdir()
-    write_rows(folder / "rows.csv", run.rows)
+    (folder / "rows.csv").write_text(rows_text(run.rows))
     (folder / "settings.json").write_text(json.dumps(run.settings))
     return folder
 
@@ -90,3 +90,13 @@ def test_missing_rows_are_named(folder):
     (folder / "rows.csv").unlink()
     with pytest.raises(BenchmarkError, match=r"rows\.csv cannot be read"):
         read_run(folder)
+
+
+def test_rows_from_before_reward_calls_were_counted_are_read(folder):
+    path = folder / "rows.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    new = [COLUMNS.index("reward_calls"), COLUMNS.index("distinct_texts")]
+    path.write_text("".join(",".join(x for i, x in enumerate(line) if i not in new) + "\n" for line in lines))
+    run = read_run(folder)
+    assert run.column("reward_calls") == run.column("episodes")
+    assert set(run.column("distinct_texts")) == {0}

@@ -1,5 +1,6 @@
 """One run: when it evaluates, when it stops, what it counts, and that its seed decides everything."""
 
+import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -38,6 +39,7 @@ class Script:
 
     def __init__(self, setting, scores):
         self.scores, self.episodes, self.timesteps, self.gradient_samples = iter(scores), 0, 0, 0
+        self.reward_calls, self.distinct_texts, self.seconds = 0, 0, 0.0
         self.unwrapped = SimpleNamespace(task=SimpleNamespace(random_score=0.0, optimum=2.0))
         self.recorder = Recorder(setting, self, self, self.evaluate, lambda _: None)
 
@@ -46,6 +48,13 @@ class Script:
 
     def take_mean_score(self):
         return 0.5
+
+    def start(self):
+        pass
+
+    @contextlib.contextmanager
+    def paused(self):
+        yield
 
     def learn(self, episodes_of_a_batch):
         going_on = True
@@ -176,23 +185,22 @@ def test_a_run_that_breaks_leaves_nothing_behind(tiny, tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_evaluations_do_not_count_as_time(tiny, tmp_path, monkeypatch):
-    import agents.benchmark.run as module
+def test_evaluations_do_not_count_as_time(tiny, monkeypatch):
+    import agents.benchmark.accounting as module
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock.now)
-    script = Script.__new__(Script)
+    envs = Accounting(gym.make_vec("textenvs/Copy-v0", num_envs=2, vectorization_mode="vector_entry_point"))
 
     def slow_evaluation():
         clock.now += 1_000.0
-        return SimpleNamespace(mean_score=0.0)
+        return SimpleNamespace(mean_score=0.125)
 
-    script.evaluate = slow_evaluation
-    Script.__init__(script, run_settings(tiny)[0], [])
-    script.recorder.evaluate = slow_evaluation
+    agent = SimpleNamespace(gradient_samples=0)
+    recorder = Recorder(run_settings(tiny)[0], agent, envs, slow_evaluation, lambda _: None)
     for _ in range(3):
         clock.now += 2.0
-        script.episodes += 20
-        script.recorder(script)
-    assert [row.seconds for row in script.recorder.rows] == [0.0, 2.0, 4.0, 6.0]
-    assert script.recorder.evaluation_seconds == 4_000.0
+        envs.episodes += 20
+        recorder(agent)
+    assert [row.seconds for row in recorder.rows] == [0.0, 2.0, 4.0, 6.0]
+    assert recorder.evaluation_seconds == 4_000.0

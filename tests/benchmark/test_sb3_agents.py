@@ -9,7 +9,7 @@ import torch
 
 from agents import PPO
 from agents.benchmark.accounting import Accounting
-from agents.benchmark.run import find_agent
+from agents.benchmark.entrants import find_agent
 from agents.benchmark.sb3_agents import SB3DQN, SB3PPO
 from agents.benchmark.sb3_peers import TransformerExtractor
 from agents.benchmark.suites import BenchmarkError

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.benchmark.run import find_agent
+from agents.benchmark.entrants import find_agent
 from agents.benchmark.sb3_comparison import Outcome, describe, markdown, penalty, table, verdicts, write
 from agents.benchmark.sb3_settings import PRESETS, Contestant, Section, get_sections, grid
 from agents.benchmark.suites import AgentSetting, EnvironmentSetting

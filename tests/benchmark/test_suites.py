@@ -3,10 +3,13 @@
 import json
 from dataclasses import replace
 
+import gymnasium as gym
 import pytest
 
+import agents
+from agents.benchmark.entrants import find_agent, is_outside
 from agents.benchmark.results import run_name
-from agents.benchmark.run import check, find_agent
+from agents.benchmark.run import check
 from agents.benchmark.suites import (
     SUITES,
     AgentSetting,
@@ -26,9 +29,30 @@ def test_presets_are_sound(name):
     settings = run_settings(suite)
     assert len({run_name(setting) for setting in settings}) == len(settings), "names of folders are distinct"
     assert json.loads(json.dumps(suite_settings(suite))) == suite_settings(suite), "pure data"
-    for setting in settings:
-        if setting.seed == suite.seeds[0]:
-            check(setting)
+    environments = {setting.environment.name: setting for setting in settings}
+    known = [setting for setting in suite.agents if is_outside(setting) or hasattr(agents, setting.agent)]
+    assert {"PPO", "DQN"} <= {setting.name for setting in known}
+    for setting in environments.values():
+        check(replace(setting, agent=known[0]))
+    for agent in known:
+        check(replace(settings[0], agent=agent))
+
+
+def test_standard_is_large_enough_and_has_nothing_that_anybody_tuned_on():
+    standard, full = get_suite("standard"), get_suite("full")
+    assert len(standard.environments) >= 10
+    assert len(standard.agents) >= 7
+    assert (len(standard.seeds), len(full.seeds)) == (5, 10)
+    assert any(setting.agent == "stable_baselines3:PPO" for setting in standard.agents)
+    assert {setting.name for setting in standard.agents} < {setting.name for setting in full.agents}
+    tuned_on = {setting.env_id for setting in get_suite("quick").environments}
+    assert not tuned_on & {setting.env_id for setting in full.environments}
+    for suite in (standard, full):
+        assert {setting.kind for setting in suite.agents} >= {"on-policy", "replay"}
+        assert suite.stop_at == max(suite.thresholds) == 0.9
+    for setting in standard.environments:
+        task = gym.make(setting.env_id, **setting.kwargs).unwrapped.task
+        assert not task.has_masks, "Stable-Baselines3's PPO has none"
 
 
 def test_quick_is_what_the_quickstart_promises():
