@@ -130,12 +130,17 @@ class ReturnDecomposition(OffPolicyAgent):
     def _build(self) -> None:
         super()._build()
         config = self.config
-        self.tau = config.temperature * config.reward_scale  # in the units in which the network learns
         with torch.no_grad():
             weight: Any = self.network.heads["contributions"].weight
             weight.mul_(config.initial_std / weight.std())
         self.fit = Fit()
         self.all_or_nothing = False
+
+    @property
+    def tau(self) -> float:
+        """Temperature of the policy, in the units in which the network learns."""
+        tau: float = self.config.temperature * self.config.reward_scale
+        return tau
 
     # -- learning ------------------------------------------------------------------------------------------------------
 

@@ -137,6 +137,14 @@ def num_envs_of(setting: AgentSetting) -> int:
     return num_envs
 
 
+def group_size_of(setting: AgentSetting) -> int:
+    """How many sub-environments answer the same prompts: what an agent that compares them with each other asks for."""
+    if is_outside(setting):
+        return 1
+    config = make_config(find_agent(setting.agent).Config, setting.config)
+    return getattr(config, "group_size", None) or 1
+
+
 def make_entrant(setting: AgentSetting, envs: Accounting, seed: int) -> Entrant:
     """The agent at the beginning of a run; its demonstrations are counted.
 

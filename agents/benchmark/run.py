@@ -21,6 +21,7 @@ from agents.benchmark.entrants import (
     Entrant,
     describe_outside,
     find_agent,
+    group_size_of,
     is_outside,
     make_entrant,
     num_envs_of,
@@ -211,7 +212,8 @@ def _prepare(setting: RunSetting, clock: Callable[[], float] = time.perf_counter
     has_prompts = text_task(gym.make(env_id, **env_kwargs)).has_prompts
     if not has_prompts:
         env_kwargs.setdefault("task_seed", setting.seed)
-    envs = Accounting(make_envs(env_id, num_envs, env_kwargs), clock)
+    groups = {"group_size": size} if (size := group_size_of(setting.agent)) > 1 else {}
+    envs = Accounting(make_envs(env_id, num_envs, env_kwargs | groups), clock)
     return envs, {
         "env_id": env_id,
         "split": "test" if has_prompts else "train",

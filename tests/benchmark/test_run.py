@@ -190,7 +190,9 @@ def test_evaluations_do_not_count_as_time(tiny, monkeypatch):
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock.now)
-    envs = Accounting(gym.make_vec("textenvs/Copy-v0", num_envs=2, vectorization_mode="vector_entry_point"))
+    envs = Accounting(
+        gym.make_vec("textenvs/Copy-v0", num_envs=2, vectorization_mode="vector_entry_point"), lambda: clock.now
+    )
 
     def slow_evaluation():
         clock.now += 1_000.0
