@@ -74,7 +74,7 @@ class Recorder:
         envs: where the agent learns, and what counts.
         evaluate: plays the evaluation episodes.
         on_progress: told after every evaluation.
-        clock: what seconds are measured with.
+        clock: what seconds are measured with; None: those of the wall.
     """
 
     def __init__(
@@ -84,15 +84,16 @@ class Recorder:
         envs: Accounting,
         evaluate: Callable[[], Evaluation],
         on_progress: Callable[[Progress], Any],
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.setting, self.agent, self.envs = setting, agent, envs
-        self.evaluate, self.on_progress, self.clock = evaluate, on_progress, clock
+        self.evaluate, self.on_progress = evaluate, on_progress
+        self.clock = clock or time.perf_counter
         self.rows: list[Row] = []
         self.evaluation_seconds = 0.0
         self._due = 0
         self._paused = 0.0
-        self._started = clock()
+        self._started = self.clock()
         self(agent)
 
     @property
@@ -201,9 +202,9 @@ def play(
     setting: RunSetting,
     out: Path,
     on_progress: Callable[[Progress], Any] = lambda _: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> None:
-    """Play a run and write its folder in `out`; `clock` measures its seconds.
+    """Play a run and write its folder in `out`; `clock` measures its seconds (None: those of the wall).
 
     The folder is written under a temporary name and renamed when it is complete: a run is there or it is not.
     """
