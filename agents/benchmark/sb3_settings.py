@@ -105,7 +105,7 @@ def environment(name: str, episodes: int, label: str, **sizes: int) -> Environme
 SORT = environment("Sort", 8_000, "3 of 8", length=3, num_symbols=8)
 SMALL_REVERSE = environment("Reverse", 1_200, "3 of 6", length=3, num_symbols=6)
 SMALL_HIDDEN_TARGET = environment("HiddenTarget", 600, "6 of 8", length=6, num_symbols=8)
-LONG_REVERSE = EnvironmentSetting("Reverse 4 of 8", REVERSE.env_id, 10_000, REVERSE.kwargs)
+LONG_REVERSE = EnvironmentSetting(REVERSE.name, REVERSE.env_id, 20_000, REVERSE.kwargs)
 
 TITLES = {
     "ppo": "PPO, the same transformer: episodes to 0.9",
@@ -118,10 +118,9 @@ def _presets() -> dict[str, tuple[Section, ...]]:
     quick_ppo, quick_dqn = (REVERSE, HIDDEN_TARGET), (SMALL_REVERSE, SMALL_HIDDEN_TARGET)
     seconds = (OUR_PPO, SB3_MLP, OUR_DEFAULTS)
     quick = (
-        Section("ppo", TITLES["ppo"], "episodes", (OUR_PPO, SB3_PPO), PPO_GRID, (*quick_ppo, SORT), quick_ppo, 1, 5),
+        Section("ppo", TITLES["ppo"], "episodes", (OUR_PPO, SB3_PPO), PPO_GRID, quick_ppo, quick_ppo, 1, 5),
         Section(
-            "seconds", TITLES["seconds"], "seconds", seconds, SECONDS_GRID, (LONG_REVERSE, HIDDEN_TARGET), quick_ppo,
-            1, 5,
+            "seconds", TITLES["seconds"], "seconds", seconds, SECONDS_GRID, quick_ppo, quick_ppo, 1, 5
         ),
         Section("dqn", TITLES["dqn"], "episodes", (OUR_DQN, SB3_DQN), DQN_GRID, quick_dqn, quick_dqn[:1], 1, 5),
     )  # fmt: skip
