@@ -294,8 +294,9 @@ def test_a_scheduled_field_changes_and_is_used(kind: type[Agent], name: str, tmp
     if name == "priority_beta" and "priority_alpha" not in small(kind, **other_fields):
         pytest.skip("no priorities")
     start = getattr(make(kind).config, name)
-    rising = {name: [[0, start], [100, start], [200, 0.01 * start]]}
-    agent, same = make(kind, schedules=rising, **other_fields), make(kind, **other_fields)
+    end = 0.01 * start if start else 0.5
+    moving = {name: [[0, start], [100, start], [200, end]]}
+    agent, same = make(kind, schedules=moving, **other_fields), make(kind, **other_fields)
     agent.learn(100)
     same.learn(100)
     assert everything(agent) == everything(same)
@@ -305,13 +306,13 @@ def test_a_scheduled_field_changes_and_is_used(kind: type[Agent], name: str, tmp
     same.learn(160)
     assert everything(agent) != everything(same)
     counts = [before, *(count for count, _ in seen[:-1])]  # a batch is played and learnt from with the values before it
-    expected = [np.interp(count, [0, 100, 200], [start, start, 0.01 * start]) for count in counts]
+    expected = [np.interp(count, [0, 100, 200], [start, start, end]) for count in counts]
     assert [value for _, value in seen] == pytest.approx(expected)
-    assert seen[-1][1] == pytest.approx(0.01 * start)
+    assert seen[-1][1] == pytest.approx(end)
     if name == "learning_rate":
         assert {group["lr"] for group in agent.optimizer.param_groups} == {seen[-1][1]}
 
-    stopped, straight = make(kind, schedules=rising, **other_fields), make(kind, schedules=rising, **other_fields)
+    stopped, straight = make(kind, schedules=moving, **other_fields), make(kind, schedules=moving, **other_fields)
     stopped.learn(150).save(tmp_path / "agent")
     resumed = kind.load(tmp_path / "agent")
     assert getattr(resumed.given_config, name) == start
