@@ -316,7 +316,7 @@ def draw(rows: list[dict[str, Any]], preset: Preset, path: Path) -> None:
         panel.axvline(preset.budget, color="grey", linewidth=0.8, linestyle=":")
         panel.set_yticks(range(len(names)), [f"{agent}, {way}" for agent, way in names], fontsize=8)
         panel.invert_yaxis()
-        panel.set(title=swap, xlabel=f"new episodes to {SHARE:.0%} of the best (dotted: budget)")
+        panel.set(title=swap, xlabel="new episodes (dotted: budget)")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
