@@ -8,6 +8,7 @@ last checkpoint where the results folder is on a disk that the workers see), and
 from __future__ import annotations
 
 import importlib
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from agents.benchmark.suites import BenchmarkError, RunSetting
 
 MAX_RETRIES = 3
 POLL_SECONDS = 5.0
+REACH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,19 @@ def import_ray() -> Any:
         raise BenchmarkError(f"--launcher ray needs Ray: pip install 'textenvs[ray]' ({error}).") from error
 
 
+def _check_reachable(address: str) -> None:
+    """Knock at "host:port", since Ray itself tries for minutes; other forms ("auto") are left to it."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS):
+            pass
+
+
 def _connect(ray: Any, address: str | None, jobs: int | None) -> None:
     options = {"num_cpus": jobs} if address is None else {"address": address}
     try:
+        if address is not None:
+            _check_reachable(address)
         ray.init(log_to_driver=False, include_dashboard=False if address is None else None, **options)
     except Exception as error:  # of whichever kind Ray raises for what it found at the address
         where = "No Ray cluster could be started here" if address is None else f"No Ray cluster answers at {address!r}"

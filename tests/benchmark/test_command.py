@@ -204,7 +204,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_interrupted_and_killed_it_ends_with_the_rows_of_one_left_alone(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER.format(suite=LONGER, script=str(SCRIPT)))

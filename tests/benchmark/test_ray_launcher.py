@@ -1,5 +1,6 @@
 """Runs on Ray: the same rows as local ones. Ray itself need not be installed: a stand-in plays the tasks here."""
 
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -74,11 +75,11 @@ def test_the_rows_are_those_of_local_runs(tiny, tmp_path, fake):
     settings = run_settings(select(tiny, seeds=[0]))
     open_results(tmp_path / "ray", tiny)
     events = []
-    assert play_all_on_ray(settings, tmp_path / "ray", events.append, address="here:1") == []
+    assert play_all_on_ray(settings, tmp_path / "ray", events.append, address="auto") == []
     assert sorted(event.setting.label for event in events if isinstance(event, Finished)) == sorted(
         setting.label for setting in settings
     )
-    assert ray.options["address"] == "here:1"
+    assert ray.options["address"] == "auto"
     assert ray.task_options == {"num_cpus": 1, "max_retries": 3}
     assert ray.stopped
     for setting in settings:
@@ -106,8 +107,14 @@ def test_workers_with_other_sources_are_refused(tiny, tmp_path, fake, monkeypatc
 
 def test_no_cluster_and_no_ray_are_said(tiny, tmp_path, fake, monkeypatch):
     fake(reachable=False)
-    with pytest.raises(BenchmarkError, match=r"No Ray cluster answers at 'far:1'.*nobody there.*ray start --head"):
-        play_all_on_ray(run_settings(tiny), tmp_path, lambda _: None, address="far:1")
+    with pytest.raises(BenchmarkError, match=r"No Ray cluster answers at 'auto'.*nobody there.*ray start --head"):
+        play_all_on_ray(run_settings(tiny), tmp_path, lambda _: None, address="auto")
+    fake()
+    with socket.socket() as taken:  # bound and not listening: a connection is refused at once
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(BenchmarkError, match=rf"No Ray cluster answers at '{address}'.*refused"):
+            play_all_on_ray(run_settings(tiny), tmp_path, lambda _: None, address=address)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BenchmarkError, match=r"pip install 'textenvs\[ray\]'"):
         play_all_on_ray(run_settings(tiny), tmp_path, lambda _: None)

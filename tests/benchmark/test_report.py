@@ -365,7 +365,7 @@ def test_the_headline_is_the_best_replay_agent_with_corrected_p_values(compare):
 
 
 def test_areas_and_improvement_are_those_of_the_curves(compare):
-    """1 − exp(−n / s) over a budget N has the mean 1 − s / N (1 − exp(−N / s)), but for what runs that stop go without."""
+    """1 − exp(−n / s) over a budget N has the mean 1 − s / N (1 − exp(−N / s)); runs that stop go without a little."""
     summary, _ = compare({"slow": (1_000, 1_000), "fast": (100, 100)}, budget=4_000)
     cell = summary.cells["Reverse", "slow"]
     expected = [1 - s / 4_000 * (1 - math.exp(-4_000 / s)) for s in (1_000, 1_100, 1_200)]
