@@ -33,7 +33,8 @@ Callback = Callable[[Any], bool]
 class Entrant(Protocol):
     """What the benchmark needs of an agent: the part of :class:`agents.Agent` that it uses."""
 
-    gradient_samples: int
+    @property
+    def gradient_samples(self) -> int: ...
 
     @property
     def text_spec(self) -> TextSpec: ...

@@ -92,7 +92,8 @@ def html(report: Report, shown: tuple[Any, ...] | None = None) -> str:
     if shown is None:
         summary = report.summary
         shown = (conclusions(summary), report.all_warnings, all_tables(summary), drawings(summary), NOTE)
-    return page.html(report.title, report.summary, *shown, provenance(report))
+    words, warnings, tables, figures, note = shown
+    return page.html(report.title, report.summary, words, warnings, tables, figures, note, provenance(report))
 
 
 def _write(path: Path, text: str) -> Path:

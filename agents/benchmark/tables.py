@@ -182,7 +182,7 @@ def all_tables(summary: Summary) -> list[Table]:
 
 def csv_lines(summary: Summary) -> list[tuple[str, ...]]:
     """Every figure as (environment, agent, other agent, quantity, value, low, high, runs), head first."""
-    lines = [("environment", "agent", "other", "quantity", "value", "low", "high", "runs")]
+    lines: list[tuple[str, ...]] = [("environment", "agent", "other", "quantity", "value", "low", "high", "runs")]
 
     def add(
         environment: str, agent: str, other: str, quantity: str, figure: Estimate | Ratio | float, runs: int
