@@ -166,7 +166,11 @@ class GroupAgent(OnPolicyAgent):
                 f"{env_id} is not batched natively and has no groups: {type(self).__name__} needs an environment whose "
                 f"vector_entry_point takes group_size=."
             )
-        return make_envs(env_id, self.config.num_envs, self.env_kwargs | {"group_size": size})
+        try:
+            return make_envs(env_id, self.config.num_envs, self.env_kwargs | {"group_size": size})
+        except TypeError:
+            find_text_spec(super()._make_envs(env_id))  # says so if it is no text environment at all
+            raise
 
     def _build(self) -> None:
         if self.config.group_size is None and self.text_spec.prompt_length:

@@ -377,15 +377,15 @@ def test_a_device_that_is_not_there(kind: type[Agent], tmp_path: Path) -> None:
         kind.load(tmp_path / "agent", device="cuda:97")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @every_learner
-def test_learning_on_a_gpu(kind: type[Agent], tmp_path: Path) -> None:
-    agent = kind(COPY, env_kwargs=VARYING, device="cuda", **small(kind))
+def test_learning_on_any_device(kind: type[Agent], device: str, tmp_path: Path) -> None:
+    agent = kind(COPY, env_kwargs=VARYING, device=device, **small(kind))
     agent.learn(200, callback=EvaluateCallback(80, num_episodes=8))
     agent.save(tmp_path / "agent")
     obs, _ = TextVectorEnv("Copy", 5, **VARYING).reset(seed=1)
     on_cpu = kind.load(tmp_path / "agent").predict(obs)[0]
-    np.testing.assert_array_equal(kind.load(tmp_path / "agent", device="cuda").predict(obs)[0], on_cpu)
+    np.testing.assert_array_equal(kind.load(tmp_path / "agent", device=device).predict(obs)[0], on_cpu)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
