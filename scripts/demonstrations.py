@@ -51,6 +51,7 @@ ENTRANTS = (
     Entrant("DQN", "DQN"),
     Entrant("DiscreteSAC", "DiscreteSAC"),
     Entrant("SoftQ", "SoftQ"),
+    Entrant("ReturnDecomposition", "ReturnDecomposition"),
 )
 GOAL = 0.9
 

@@ -58,6 +58,7 @@ ENTRANTS = (
     Entrant("DQN", "DQN"),
     Entrant("DiscreteSAC", "DiscreteSAC"),
     Entrant("SoftQ", "SoftQ"),
+    Entrant("ReturnDecomposition", "ReturnDecomposition"),
 )
 SHARE = 0.9
 RESCORES, KEEPS, GOES_ON, SCRATCH = "judges anew", "keeps old scores", "goes on", "from scratch"
