@@ -20,8 +20,10 @@ from torch import Tensor
 from agents.checkpoint import Tree, module_state, to_tensors
 from agents.losses import masked_mean
 from agents.networks import flatten_parameters
-from agents.off_policy import Batch, OffPolicyAgent, OffPolicyConfig, one_hot_best
+from agents.off_policy import Batch, OffPolicyConfig, one_hot_best
 from agents.off_policy_losses import log_policy, path_consistency_loss, policy_entropy, soft_values
+from agents.policy_replay import PolicyReplayAgent
+from agents.returns import gae, step_mask
 from agents.targets import monte_carlo_returns, n_step_targets, take, td_loss
 
 
@@ -39,6 +41,8 @@ class SoftQConfig(OffPolicyConfig):
     """Weight of path consistency where both are on."""
     target_tau: float = 0.1
     """How far the target network moves towards the online one after each gradient step."""
+    gae_lambda: float = 0.95
+    vf_coef: float = 0.1
     lower_bound: bool = True
     """No Bellman target below the return observed after the same prefix, which can be had again. Switch it off where
     scores are noisy. (False in the paper.)"""
@@ -52,7 +56,7 @@ class SoftQConfig(OffPolicyConfig):
             raise ValueError("There is nothing to learn from: bellman and path_consistency are both False.")
 
 
-class SoftQ(OffPolicyAgent):
+class SoftQ(PolicyReplayAgent):
     """Soft Q-learning; ``predict`` takes the token of the largest Q, or samples from softmax(Q / τ) as in training."""
 
     Config = SoftQConfig
@@ -64,11 +68,15 @@ class SoftQ(OffPolicyAgent):
     def _build(self) -> None:
         super()._build()
         self.tau = self.config.tau * self.config.reward_scale  # in the units in which the network learns
+        if self.policy is not None:
+            return
         self.target_network = copy.deepcopy(self.network)
         self.target_parameters, _ = flatten_parameters(self.target_network)
         self.target_network.requires_grad_(False)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        if self.policy is not None:
+            return self._policy_loss(batch)
         config, zero = self.config, torch.zeros((), device=self.device)
         q_values = self.network.heads["q"](self.network(batch.rows))
         with torch.no_grad():
@@ -95,6 +103,34 @@ class SoftQ(OffPolicyAgent):
         ]
         return bellman + config.path_coef * path, logged
 
+    def _policy_loss(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        config, tau = self.config, self.tau
+        new = self.policy.evaluate(batch.rows, batch.lengths, batch.action_masks)
+        ratios = new.logprobs - self.ref_logprobs(batch)
+        last = torch.arange(batch.mask.shape[1], device=self.device) == batch.lengths[:, None] - 1
+        rewards = torch.where(last, batch.scores[:, None], 0.0)
+        with torch.no_grad():
+            adv = gae(rewards - tau * ratios, new.values, batch.lengths, torch.zeros_like(batch.scores), 1.0, config.gae_lambda)
+        import os
+        variant = os.environ.get("VARIANT", "semi")
+        kind = os.environ.get("KIND", "mse")
+        if variant == "semi":
+            policy = td_loss(tau * ratios, (tau * ratios + adv).detach(), batch.mask, kind) / tau
+            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
+        elif variant == "full":
+            policy = path_consistency_loss(ratios, new.values.detach(), batch.scores, batch.lengths, tau) / tau
+            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
+        elif variant == "tb":
+            err = new.values[:, 0].detach() + tau * torch.where(batch.mask, ratios, 0.0).sum(1) - batch.scores
+            policy = 0.5 * err.square().mean() / tau / batch.mask.sum(1).float().mean()
+            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
+        elif variant == "pos":
+            w = torch.where(adv > 0, 1.0, float(os.environ.get("NEG", "0.5")))
+            policy = td_loss(tau * ratios, (tau * ratios + w * adv).detach(), batch.mask, kind) / tau
+            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
+        logged = [policy.detach()*0+masked_mean(new.values, batch.mask), policy, value, masked_mean(new.entropies.detach(), batch.mask)]
+        return policy + config.vf_coef * value, logged
+
     def _targets(self, batch: Batch, values: Tensor) -> Tensor:
         """What Q(s_t, a_t) is to become, [B, T]: the score after the last token, else the next state's soft value."""
         last = torch.arange(batch.mask.shape[1], device=self.device) == batch.lengths[:, None] - 1
@@ -105,6 +141,8 @@ class SoftQ(OffPolicyAgent):
         return targets
 
     def _after_step(self) -> None:
+        if self.policy is not None:
+            return
         self.target_parameters.lerp_(self.parameters, self.config.target_tau)
 
     def _policy(self, hidden: Tensor, action_masks: Tensor | None, deterministic: bool) -> Tensor:
@@ -114,8 +152,10 @@ class SoftQ(OffPolicyAgent):
         return log_policy(q_values / self.tau, action_masks).exp()
 
     def _get_state(self) -> Tree:
-        return super()._get_state() | {"target_network": module_state(self.target_network)}
+        own = {} if self.policy is not None else {"target_network": module_state(self.target_network)}
+        return super()._get_state() | own
 
     def _set_state(self, state: Tree) -> None:
         super()._set_state(state)
-        self.target_network.load_state_dict(to_tensors(state["target_network"]))
+        if self.policy is None:
+            self.target_network.load_state_dict(to_tensors(state["target_network"]))
