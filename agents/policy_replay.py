@@ -116,7 +116,8 @@ class PolicyReplayAgent(OffPolicyAgent):
         them. Log-probabilities are those that the tokens were sampled with."""
         if not len(played.rows):
             return dict.fromkeys(_OBJECTIVE, float("nan"))
-        assert played.logprobs is not None and played.ref_logprobs is not None
+        assert played.logprobs is not None
+        assert played.ref_logprobs is not None
         logprobs, ref_logprobs = torch.from_numpy(played.logprobs), torch.from_numpy(played.ref_logprobs)
         sums = (kl_k3(logprobs, ref_logprobs), kl_k1(logprobs, ref_logprobs), -logprobs)
         kl_3, kl, entropy = (x.sum(1).mean().item() for x in sums)

@@ -21,9 +21,15 @@ from agents.checkpoint import Tree, module_state, to_tensors
 from agents.losses import masked_mean
 from agents.networks import flatten_parameters
 from agents.off_policy import Batch, OffPolicyConfig, one_hot_best
-from agents.off_policy_losses import log_policy, path_consistency_loss, policy_entropy, soft_values
+from agents.off_policy_losses import (
+    consistency_errors,
+    consistency_losses,
+    log_policy,
+    path_consistency_loss,
+    policy_entropy,
+    soft_values,
+)
 from agents.policy_replay import PolicyReplayAgent
-from agents.returns import gae, step_mask
 from agents.targets import monte_carlo_returns, n_step_targets, take, td_loss
 
 
@@ -41,15 +47,19 @@ class SoftQConfig(OffPolicyConfig):
     """Weight of path consistency where both are on."""
     target_tau: float = 0.1
     """How far the target network moves towards the online one after each gradient step."""
-    gae_lambda: float = 0.95
-    vf_coef: float = 0.1
+    path_lambda: float = 0.95
+    """With a policy of one's own: λ of the paths, whose consistency is asked. 0: single steps; 1: from every token to
+    the end of the text."""
+    vf_coef: float = 1.0
+    """With a policy of one's own: weight of the value loss."""
     lower_bound: bool = True
     """No Bellman target below the return observed after the same prefix, which can be had again. Switch it off where
     scores are noisy. (False in the paper.)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("tau", "path_coef")
+        self._check_positive("tau", "path_coef", "vf_coef")
+        self._check_shares("path_lambda")
         if not 0 < self.target_tau <= 1:
             raise ValueError(f"target_tau must be above 0 and at most 1; got {self.target_tau}.")
         if not (self.bellman or self.path_consistency):
@@ -104,31 +114,20 @@ class SoftQ(PolicyReplayAgent):
         return bellman + config.path_coef * path, logged
 
     def _policy_loss(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """Of a policy with a reference: Q(s, a) = V(s) + τ log (π / π_ref)(a|s), where V is its value head."""
         config, tau = self.config, self.tau
         new = self.policy.evaluate(batch.rows, batch.lengths, batch.action_masks)
-        ratios = new.logprobs - self.ref_logprobs(batch)
-        last = torch.arange(batch.mask.shape[1], device=self.device) == batch.lengths[:, None] - 1
-        rewards = torch.where(last, batch.scores[:, None], 0.0)
+        log_ratios = new.logprobs - self.ref_logprobs(batch)
+        texts = (batch.scores, batch.lengths, tau)
+        errors = consistency_errors(log_ratios.detach(), new.values.detach(), *texts, config.path_lambda)
+        policy, value = consistency_losses(log_ratios, new.values, errors, batch.mask)
         with torch.no_grad():
-            adv = gae(rewards - tau * ratios, new.values, batch.lengths, torch.zeros_like(batch.scores), 1.0, config.gae_lambda)
-        import os
-        variant = os.environ.get("VARIANT", "semi")
-        kind = os.environ.get("KIND", "mse")
-        if variant == "semi":
-            policy = td_loss(tau * ratios, (tau * ratios + adv).detach(), batch.mask, kind) / tau
-            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
-        elif variant == "full":
-            policy = path_consistency_loss(ratios, new.values.detach(), batch.scores, batch.lengths, tau) / tau
-            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
-        elif variant == "tb":
-            err = new.values[:, 0].detach() + tau * torch.where(batch.mask, ratios, 0.0).sum(1) - batch.scores
-            policy = 0.5 * err.square().mean() / tau / batch.mask.sum(1).float().mean()
-            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
-        elif variant == "pos":
-            w = torch.where(adv > 0, 1.0, float(os.environ.get("NEG", "0.5")))
-            policy = td_loss(tau * ratios, (tau * ratios + w * adv).detach(), batch.mask, kind) / tau
-            value = td_loss(new.values, (new.values + adv).detach(), batch.mask, kind)
-        logged = [policy.detach()*0+masked_mean(new.values, batch.mask), policy, value, masked_mean(new.entropies.detach(), batch.mask)]
+            logged = [
+                0.5 * masked_mean(errors.square(), batch.mask),
+                path_consistency_loss(log_ratios, new.values, *texts),
+                masked_mean(new.values + tau * log_ratios, batch.mask) / config.reward_scale,
+                masked_mean(new.entropies, batch.mask),
+            ]
         return policy + config.vf_coef * value, logged
 
     def _targets(self, batch: Batch, values: Tensor) -> Tensor:

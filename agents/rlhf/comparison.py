@@ -1,9 +1,10 @@
 """On- and off-policy RLHF side by side: the same SFT model, reward model and prompts, and two ways to learn from them.
 
-    pretraining ─▶ sft ─▶ rankings ─▶ reward-model ─▶ ppo-0.15, softq-0.15, …
+    pretraining ─▶ sft ─▶ rankings ─▶ reward-model ─▶ ppo-0.15-seed-0, softq-0.15-seed-0, …
 
-The stages before the last arrow are those of the pipeline (:mod:`agents.rlhf.stages`). Each run after it is measured
-along its way: texts on held-out prompts at temperature 1, the same for all.
+The stages before the last arrow are those of the pipeline (:mod:`agents.rlhf.stages`), run once; what differs between
+the runs of a method is the seed of its learning. Each is measured along its way: texts on held-out prompts at
+temperature 1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import csv
 import json
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.benchmark.results import open_folder, versions
 from agents.demonstrations import read_demonstrations
 from agents.lm.actor_critic import LMActorCritic
 from agents.lm.preferences import load_rankings
@@ -33,6 +36,8 @@ from textenvs.errors import unknown_name
 AGENTS: dict[str, Any] = {"PPO": PPO, "SoftQ": SoftQ}
 MODELS = ("pretraining", "sft", "rankings", "reward-model")
 """Stages whose results all runs share."""
+
+MODELS_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,22 @@ class Comparison:
     marks: tuple[int, ...] = (0, 256, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096)
     evaluation_texts: int = 512
 
+    def select(self, methods: Sequence[str] | None = None, kl_coefs: Sequence[float] | None = None) -> Comparison:
+        """A part of the comparison: None is all.
+
+        Raises:
+            RLHFError: a method or coefficient that is not in it.
+        """
+        known: dict[str, Method] = {method.name: method for method in self.methods}
+        for name in methods or ():
+            if name not in known:
+                raise RLHFError(unknown_name("method", name, known))
+        for kl_coef in kl_coefs or ():
+            if kl_coef not in self.kl_coefs:
+                raise RLHFError(f"kl_coef {kl_coef:g} is none of {', '.join(f'{x:g}' for x in self.kl_coefs)}.")
+        chosen = self.methods if methods is None else tuple(known[name] for name in methods)
+        return replace(self, methods=chosen, kl_coefs=self.kl_coefs if kl_coefs is None else tuple(kl_coefs))
+
 
 METHODS = (
     Method("PPO", "PPO", 128, PPO_CONFIG),
@@ -117,16 +138,26 @@ def get_comparison(preset: str) -> Comparison:
     return PRESETS[preset]
 
 
-def run_name(method: Method, kl_coef: float) -> str:
-    """The name of a run's stage: ``softq-0.15``."""
-    return f"{method.slug}-{kl_coef:g}"
+def open_comparison(out: Path, comparison: Comparison) -> None:
+    """Make the folder of a comparison, or go on with one.
+
+    Raises:
+        BenchmarkError: it holds something else, or results of other settings.
+    """
+    open_folder(out, {"comparison": asdict(comparison), "versions": versions()})
 
 
-def make_comparison_stages(comparison: Comparison) -> list[Stage]:
+def run_name(method: Method, kl_coef: float, seed: int) -> str:
+    """The name of a run's stage: ``softq-0.15-seed-0``."""
+    return f"{method.slug}-{kl_coef:g}-seed-{seed}"
+
+
+def make_comparison_stages(comparison: Comparison, seeds: Sequence[int]) -> list[Stage]:
     """The stages that make the models, then a stage for each run."""
     models = [stage for stage in make_stages(comparison.rlhf) if stage.name in MODELS]
     return models + [
-        Stage(run_name(method, kl_coef), ("reward-model",), partial(learn, comparison, method, kl_coef))
+        Stage(run_name(method, kl_coef, seed), ("reward-model",), partial(learn, comparison, method, kl_coef, seed))
+        for seed in seeds
         for kl_coef in comparison.kl_coefs
         for method in comparison.methods
     ]
@@ -144,7 +175,7 @@ class _Progress:
     calls: int = 0  # texts that were judged before the first episode
 
 
-def learn(comparison: Comparison, method: Method, kl_coef: float, job: Job) -> None:
+def learn(comparison: Comparison, method: Method, kl_coef: float, seed: int, job: Job) -> None:
     """Train, and measure along the way; goes on from its last measurement."""
     world, folder = job.world, job.folder
     judge = folder / "reward-model" / "model"
@@ -161,7 +192,7 @@ def learn(comparison: Comparison, method: Method, kl_coef: float, job: Job) -> N
         progress.rows = [row for row in progress.rows if row["episodes"] <= agent.num_episodes]
     else:
         config = {coefficient: kl_coef} | method.config
-        agent = AGENTS[method.agent](envs, seed=job.seed, **parts, **config)
+        agent = AGENTS[method.agent](envs, seed=seed, **parts, **config)
         progress = _Progress()
         if method.head_start:
             started = time.perf_counter()
@@ -188,6 +219,7 @@ def learn(comparison: Comparison, method: Method, kl_coef: float, job: Job) -> N
         {
             "method": method.name,
             "kl_coef": kl_coef,
+            "seed": seed,
             "episodes": agent.num_episodes,
             "timesteps": agent.num_timesteps,
             "gradient_steps": getattr(agent, "num_gradient_steps", None),
@@ -223,7 +255,9 @@ def _measure(comparison: Comparison, job: Job, agent: Any, reference: LMActorCri
     figures = measure(policy, answers, world, reference=reference, pretrained=None, reward=paid)
     rows, lengths = torch.from_numpy(answers.rows), torch.from_numpy(answers.episodes.lengths)
     logprobs, ref_logprobs = policy.logprobs(rows, lengths), reference.logprobs(rows, lengths)
-    assert figures.reward is not None and figures.gold is not None and figures.kl is not None
+    assert figures.reward is not None
+    assert figures.gold is not None
+    assert figures.kl is not None
     progress.rows.append(
         {
             "episodes": agent.num_episodes,
