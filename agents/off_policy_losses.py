@@ -166,23 +166,43 @@ def consistency_errors(
     return gae(rewards, values, lengths, torch.zeros_like(scores), 1.0, lam)
 
 
-def consistency_losses(log_ratios: Tensor, values: Tensor, errors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def truncated_weights(logprobs: Tensor, behaviour_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """How much of a text's beginning the policy would still write, min(1, Π_{i <= t} π(a_i|s_i) / μ(a_i|s_i)), [B, T].
+
+    Consistency holds on any data, so nothing here corrects a bias at the optimum. But a text that the policy has given
+    up would be pushed down for ever, and what is taken from it goes to texts that nobody has seen. Weights truncated at
+    1: Munos et al. 2016, "Safe and Efficient Off-Policy Reinforcement Learning"; for language models Le Roux et al.
+    2025, "Tapered Off-Policy REINFORCE".
+
+    Args:
+        logprobs, behaviour_logprobs: [B, T] log π and log μ of the tokens, μ being who wrote them.
+        mask: [B, T] bool, the generated tokens.
+    """
+    return torch.where(mask, logprobs - behaviour_logprobs, 0.0).cumsum(1).clamp(max=0.0).exp()
+
+
+def consistency_losses(
+    log_ratios: Tensor, values: Tensor, errors: Tensor, mask: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """What the policy and what the values minimise, two scalars; the errors and the targets made of them are fixed.
 
     With Q_t = V(s_t) + τ log (π / π_ref) and the target Q_t + e_t, the gradient of ½ mean (Q_t − target)² is
     −τ mean e_t ∇log π in the policy and −mean e_t ∇V in the values. The policy's loss is the former over τ,
-    −mean (e_t − ē) log (π / π_ref), so that its size does not depend on τ. The mean error ē of the minibatch is taken
-    off: an error that all texts share is the values' to mend, and left in, it makes whatever is replayed more likely.
-    At the optimum all errors are 0, and ē with them.
+    −mean w_t (e_t − ē) log (π / π_ref), so that its size does not depend on τ. The weighted mean error ē of the
+    minibatch is taken off: an error that all texts share is the values' to mend, and left in, it makes whatever is
+    replayed more likely. At the optimum all errors are 0, and ē with them.
 
     Args:
         log_ratios, values: [B, T], with gradients.
         errors: [B, T] from :func:`consistency_errors`.
         mask: [B, T] bool, the generated tokens.
+        weights: [B, T] w of the tokens in the policy's loss, e.g. from :func:`truncated_weights`; None: 1.
     """
     # Before the losses, not in them: a NaN in the padding would come back as a gradient of 0 · NaN.
     log_ratios, values, errors = (torch.where(mask, x, 0.0) for x in (log_ratios, values, errors.detach()))
-    policy = -masked_mean((errors - masked_mean(errors, mask)) * log_ratios, mask)
+    weights = mask.to(errors.dtype) if weights is None else torch.where(mask, weights.detach(), 0.0)
+    mean = (weights * errors).sum() / weights.sum()
+    policy = -masked_mean(weights * (errors - mean) * log_ratios, mask)
     value = 0.5 * masked_mean((values - (values + errors).detach()).square(), mask)
     return policy, value
 

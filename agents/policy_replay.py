@@ -206,6 +206,13 @@ class PolicyReplayAgent(OffPolicyAgent):
             self._frozen = checksum(p for p in parameters if not p.requires_grad)
         return self._frozen
 
+    def behaviour_logprobs(self, batch: Batch) -> Tensor:
+        """[B, T] of a minibatch, as its tokens were drawn. Of texts of others nobody knows them: there the reference's
+        stand in."""
+        assert batch.replayed.logprobs is not None
+        own = torch.from_numpy(batch.replayed.logprobs).to(self.device)
+        return torch.where(own.isnan(), self.ref_logprobs(batch), own)
+
     def ref_logprobs(self, batch: Batch) -> Tensor:
         """[B, T] of a minibatch, on the agent's device; 0 behind the ends."""
         assert batch.replayed.ref_logprobs is not None

@@ -28,6 +28,7 @@ from agents.off_policy_losses import (
     path_consistency_loss,
     policy_entropy,
     soft_values,
+    truncated_weights,
 )
 from agents.policy_replay import PolicyReplayAgent
 from agents.targets import monte_carlo_returns, n_step_targets, take, td_loss
@@ -50,6 +51,9 @@ class SoftQConfig(OffPolicyConfig):
     path_lambda: float = 0.95
     """With a policy of one's own: λ of the paths, whose consistency is asked. 0: single steps; 1: from every token to
     the end of the text."""
+    importance_weights: bool = True
+    """With a policy of one's own: a token counts for as much of the text up to it as the policy would still write, 1 at
+    most."""
     vf_coef: float = 1.0
     """With a policy of one's own: weight of the value loss."""
     lower_bound: bool = True
@@ -120,7 +124,10 @@ class SoftQ(PolicyReplayAgent):
         log_ratios = new.logprobs - self.ref_logprobs(batch)
         texts = (batch.scores, batch.lengths, tau)
         errors = consistency_errors(log_ratios.detach(), new.values.detach(), *texts, config.path_lambda)
-        policy, value = consistency_losses(log_ratios, new.values, errors, batch.mask)
+        weights = None
+        if config.importance_weights:
+            weights = truncated_weights(new.logprobs.detach(), self.behaviour_logprobs(batch), batch.mask)
+        policy, value = consistency_losses(log_ratios, new.values, errors, batch.mask, weights)
         with torch.no_grad():
             logged = [
                 0.5 * masked_mean(errors.square(), batch.mask),

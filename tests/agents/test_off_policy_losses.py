@@ -20,6 +20,7 @@ from agents.off_policy_losses import (
     sac_values,
     soft_values,
     target_entropies,
+    truncated_weights,
 )
 
 NAN, LOG2, LOG3 = float("nan"), math.log(2), math.log(3)
@@ -165,6 +166,19 @@ def test_consistency_losses_literal() -> None:
     (policy + 2 * value).backward()
     torch.testing.assert_close(log_ratios.grad, torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
     torch.testing.assert_close(values.grad, torch.tensor([[-2 / 3, 4 / 3], [-8 / 3, 0.0]]))
+
+
+def test_weights_of_a_text_literal() -> None:
+    log2 = math.log(2)
+    logprobs = torch.tensor([[-1.0, -2.0, -1.0], [-1.0, NAN, NAN]])
+    behaviour = logprobs + torch.tensor([[-log2, 2 * log2, -log2], [log2, NAN, NAN]])  # ratios 2, 1/4, 2 and 1/2
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    weights = truncated_weights(logprobs, behaviour, mask)
+    torch.testing.assert_close(weights[mask], torch.tensor([1.0, 0.5, 1.0, 0.5]))
+    log_ratios, errors = torch.tensor([[1.0, 2.0, 3.0], [4.0, NAN, NAN]]), torch.tensor([[1.0, 2.0, -1.0], [0.0] * 3])
+    # Weighted mean error (1 + 1 − 1 + 0) / 3; errors less it 2/3, 5/3, −4/3, −1/3, weighted 2/3, 5/6, −4/3, −1/6.
+    policy, _ = consistency_losses(log_ratios, torch.zeros(2, 3), errors, mask, weights)
+    assert policy.item() == pytest.approx(-(2 / 3 + 5 / 3 - 4 - 2 / 3) / 4)
 
 
 def test_the_optimum_beside_a_reference_is_consistent_along_every_path() -> None:
