@@ -204,4 +204,4 @@ def test_tables_literal() -> None:
 
 def test_names_of_runs() -> None:
     assert run_name(Method("SoftQ, head start", "SoftQ", 8, {}), 0.05, 2) == "softq-head-start-0.05-seed-2"
-    assert json.dumps(get_comparison("quick").kl_coefs) == "[0.15, 0.05, 0.3]"
+    assert json.dumps(get_comparison("quick").kl_coefs) == "[0.15, 0.3, 0.05]"
