@@ -64,14 +64,15 @@ class Method:
         return self.name.lower().replace(",", "").replace(" ", "-")
 
 
-PPO_CONFIG: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 4, "num_minibatches": 1}
+PPO_CONFIG: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "num_minibatches": 2}
 SOFT_Q_CONFIG: dict[str, Any] = {
     "learning_rate": 5e-4,
-    "updates_per_window": 4,
-    "batch_size": 64,
-    "recent_episodes": 64,
+    "updates_per_window": 8,
+    "batch_size": 16,
+    "learning_starts": 16,
+    "recent_episodes": 32,
 }
-"""Both chosen on seed 0 at kl_coef 0.15; what else was tried stands in docs/rlhf_from_replay.md."""
+"""Both chosen with seed 0 at kl_coef 0.15; what else was tried stands in docs/rlhf_from_replay.md."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Comparison:
 METHODS = (
     Method("PPO", "PPO", 16, PPO_CONFIG),
     Method("SoftQ", "SoftQ", 16, SOFT_Q_CONFIG),
-    Method("SoftQ, head start", "SoftQ", 16, SOFT_Q_CONFIG, head_start=64),
+    Method("SoftQ, head start", "SoftQ", 16, SOFT_Q_CONFIG, head_start=100),
 )
 PRESETS = {
     "quick": Comparison("quick", get_settings("quick"), METHODS),
@@ -123,7 +124,7 @@ PRESETS = {
         get_settings("smoke"),
         (
             METHODS[0],
-            Method("SoftQ", "SoftQ", 16, SOFT_Q_CONFIG | {"batch_size": 16, "learning_starts": 16}),
+            METHODS[1],
             Method("SoftQ, head start", "SoftQ", 16, SOFT_Q_CONFIG, head_start=2),
         ),
         kl_coefs=(0.15,),
