@@ -153,12 +153,17 @@ def all_texts(vocab: textenvs.Vocab) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 @pytest.mark.learning
-@pytest.mark.parametrize("kind", ["gpt2", "small"])
-def test_the_policy_becomes_the_reference_times_exp_of_score_over_tau(kind: str, make_model: Any) -> None:
-    """All 85 texts to two prompts, any score each: the learnt distribution is close to π_ref · exp(r/τ) / Z."""
+@pytest.mark.parametrize(
+    ("kind", "online", "allowed"), [("gpt2", True, 0.04), ("small", True, 0.1), ("gpt2", False, 0.1)]
+)
+def test_the_policy_becomes_the_reference_times_exp_of_score_over_tau(
+    kind: str, online: bool, allowed: float, make_model: Any, tmp_path: Path
+) -> None:
+    """All 85 texts to two prompts, any score each: the learnt distribution is close to π_ref · exp(score / τ) / Z, from
+    texts of its own, or from each text that there is, once, without playing."""
     vocab = textenvs.Vocab.symbols(SYMBOLS, eos=True)
     sizes = {"max_new_tokens": BUDGET, "num_envs": 16, "prompt_length": 1}
-    envs = textenvs.from_prompts(["0", "1"], vocab, reward=worth, **sizes)
+    envs: Any = textenvs.from_prompts(["0", "1"], vocab, reward=worth, **sizes)
     if kind == "small":
         policy: Any = TransformerPolicy(SYMBOLS + 1, 1, BUDGET, TransformerConfig(2, 32, 2), seed=1)
         with torch.no_grad():
@@ -172,20 +177,25 @@ def test_the_policy_becomes_the_reference_times_exp_of_score_over_tau(kind: str,
     torch.testing.assert_close(ref.exp().sum(1), torch.ones(2))  # these are all texts that there are
     optimum = (ref + scores.view(2, -1) / TAU).log_softmax(1)
 
-    options = {"tau": TAU, "learning_rate": 2e-3, "weight_decay": 0.0, "reward_scale": 1.0, "updates_per_window": 8}
-    agent = SoftQ(envs, policy=policy, reference=reference, seed=0, **options)
+    options = {"tau": TAU, "weight_decay": 0.0, "reward_scale": 1.0, "updates_per_window": 8}
+    agent = SoftQ(envs, policy=policy, reference=reference, importance_weights=online, **options)
+    if not online:
+        lines = [{"prompt": prompt, "completion": text} for prompt in "01" for text in TEXTS]
+        (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        task = envs.unwrapped.task
+        agent.replay.add_episodes(read_demonstrations(tmp_path / "all.jsonl", task)[0], task=task, reward=worth)
 
     def distance() -> float:
         """Total variation, the mean over both prompts."""
         own = policy.logprobs(rows, lengths).sum(1).view(2, -1)
         return 0.5 * (own.exp() - optimum.exp()).abs().sum(1).mean().item()
 
-    assert distance() > 0.5
-    agent.learn(5_000)
-    assert distance() < 0.12
-    gained = (policy.logprobs(rows, lengths).sum(1).exp() * scores).view(2, -1).sum(1).mean()
-    best = (optimum.exp() * scores.view(2, -1)).sum(1).mean()
-    assert gained == pytest.approx(best.item(), abs=0.15)
+    assert distance() > 0.3
+    for learning_rate in (3e-3, 1e-3, 3e-4):  # the noise of the steps is the last distance to go
+        agent.optimizer.param_groups[0]["lr"] = learning_rate
+        agent.learn(3_000) if online else agent.learn_offline(500)
+    assert distance() < allowed
+    assert (agent.num_episodes > 0) == online
 
 
 def test_a_large_tau_holds_the_policy_at_its_reference(make_agent: Any) -> None:
