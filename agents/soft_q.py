@@ -7,6 +7,11 @@ Guo et al. 2021, "Efficient (Soft) Q-Learning for Text Generation with Limited G
 outputs over the temperature are the logits, so V(s) = τ log Σ_a exp(Q(s, a) / τ) and log π(a|s) = (Q(s, a) − V(s)) / τ.
 Two losses, each a switch: the one-step soft Bellman error, which carries the score back by one token for every update
 of the target network, and path consistency over every suffix of an episode, which carries it to all tokens at once.
+
+With a language model and a frozen copy of it this is RLHF from a replay buffer: the model's logits are the policy,
+pulled towards π_ref · exp(Q / τ), where τ is what kl_coef is to PPO.
+
+    SoftQ(envs, policy=policy, reference=policy.frozen_copy(), tau=0.15, learning_rate=5e-4).learn(500_000)
 """
 
 from __future__ import annotations

@@ -72,7 +72,16 @@ class LMActorCritic(nn.Module):
 
     ppo_defaults = {"learning_rate": 1e-5, "vf_coef": 0.1, "ent_coef": 0.0, "max_grad_norm": 1.0}
     """What PPO takes instead of its own defaults: those serve small networks that learn from nothing."""
-    replay_defaults = {"learning_rate": 1e-5, "weight_decay": 0.0, "reward_scale": 1.0}
+    replay_defaults = {
+        "tau": 0.05,
+        "learning_rate": 1e-5,
+        "weight_decay": 0.0,
+        "reward_scale": 1.0,
+        "batch_size": 16,
+        "learning_starts": 16,
+        "recent_episodes": 32,
+        "updates_per_window": 8,
+    }
     """What replay agents take instead of theirs, likewise."""
 
     def __init__(

@@ -115,7 +115,7 @@ class Comparison:
 METHODS = (
     Method("PPO", "PPO", 16, PPO_CONFIG),
     Method("SoftQ", "SoftQ", 16, SOFT_Q_CONFIG),
-    Method("SoftQ, head start", "SoftQ", 16, SOFT_Q_CONFIG, head_start=100),
+    Method("SoftQ, head start", "SoftQ", 16, SOFT_Q_CONFIG, head_start=64),
 )
 PRESETS = {
     "quick": Comparison("quick", get_settings("quick"), METHODS),

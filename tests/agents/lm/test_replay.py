@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
 import textenvs
 from agents import DQN, CheckpointError, DiscreteSAC, SoftQ
@@ -18,6 +20,7 @@ from agents.demonstrations import read_demonstrations
 from agents.lm import LMActorCritic
 from agents.losses import kl_k1, kl_k3
 from agents.networks import TransformerConfig
+from agents.off_policy_losses import consistency_errors
 from agents.policies import TransformerPolicy
 
 V, T = 11, 7
@@ -94,7 +97,6 @@ def test_the_buffer_keeps_what_the_reference_says(kind: str, make_agent: Any, mo
     batch = agent._sample_batch()
     said = agent.reference.logprobs(batch.rows, batch.lengths)
     torch.testing.assert_close(agent.ref_logprobs(batch), said, atol=1e-5, rtol=1e-5)
-    assert len(set(batch.lengths.tolist())) > 2
     monkeypatch.setattr(agent.reference, "logprobs", lambda *_: pytest.fail("the reference was asked again"))
     agent.learn_offline(3)
 
@@ -240,11 +242,13 @@ def test_masks_enter_the_reference_and_the_update(make_model: Any, masked_task: 
 
 def test_texts_end_at_eos_and_nothing_counts_behind(make_agent: Any) -> None:
     agent = make_agent().learn(400)
-    batch = agent._sample_batch()
-    last = batch.rows[torch.arange(8), 4 + batch.lengths - 1]
-    assert ((last == V - 1) | (batch.lengths == T)).all()
-    assert (agent.ref_logprobs(batch)[~batch.mask] == 0).all()
-    assert (batch.lengths < T).any()
+    kept = agent.replay.take(agent.replay.places(1_000))
+    last = kept.rows[np.arange(len(kept.rows)), 4 + kept.lengths - 1]
+    assert ((last == V - 1) | (kept.lengths == T)).all()
+    assert (kept.lengths < T).any()
+    behind = np.arange(T) >= kept.lengths[:, None]
+    assert (kept.ref_logprobs[behind] == 0).all()
+    assert (kept.ref_logprobs[~behind] < 0).all()
 
 
 def test_texts_of_others_need_no_logprobs(make_agent: Any, tmp_path: Path) -> None:
@@ -257,9 +261,37 @@ def test_texts_of_others_need_no_logprobs(make_agent: Any, tmp_path: Path) -> No
     metrics = agent.learn_offline(4)
     assert all(np.isfinite(list(metrics.values())))
     assert agent.num_episodes == 0
+    batch = agent._sample_batch()  # who wrote them is taken to write like the reference
+    torch.testing.assert_close(agent.behaviour_logprobs(batch), agent.ref_logprobs(batch), atol=0, rtol=0)
     agent.learn(50)
     assert set(agent.replay.sources) == {"demonstrations", "agent"}
     assert np.isfinite(agent.metrics["objective/kl"])
+
+
+def test_texts_cut_off_by_a_time_limit_are_not_learnt_from(make_policy_of: Any) -> None:
+    task = make_envs().unwrapped.task
+    envs = SyncVectorEnv(
+        [lambda: TimeLimit(textenvs.TextEnv(task, reward=ones), max_episode_steps=1)] * 4,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+    policy = make_policy_of("small")
+    agent = SoftQ(envs, policy=policy, reference=policy.frozen_copy(), **SMALL).learn(30)
+    assert agent.num_episodes > 20
+    assert agent.num_gradient_steps == 0  # but for texts that are one EOS, none has ended
+    assert (agent.replay.take(agent.replay.places(30)).lengths == 1).all()
+
+
+def test_weights_that_are_switched_off_are_1(make_agent: Any) -> None:
+    weighted, plain = (make_agent(importance_weights=on).learn(300) for on in (True, False))
+    assert not torch.equal(weighted.parameters, plain.parameters)
+    batch = plain._sample_batch()
+    loss, _ = plain._loss(batch)
+    new = plain.policy.evaluate(batch.rows, batch.lengths)
+    log_ratios = new.logprobs - plain.ref_logprobs(batch)
+    errors = consistency_errors(log_ratios, new.values, batch.scores, batch.lengths, 0.1, 0.95).detach()
+    centred = errors - errors[batch.mask].mean()
+    expected = -(centred * log_ratios)[batch.mask].mean() + 0.5 * errors[batch.mask].square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
 
 
 # -- the same bits -----------------------------------------------------------------------------------------------------
@@ -318,7 +350,7 @@ def test_a_language_model_brings_its_own_defaults(make_policy_of: Any) -> None:
     assert (agent.config.learning_rate, agent.config.weight_decay, agent.config.reward_scale) == (1e-5, 0.0, 1.0)
     assert agent.tau == 0.3
     own = SoftQ(make_envs(), policy=policy, reference=policy.frozen_copy(), learning_rate=0.5)
-    assert own.config.learning_rate == 0.5
+    assert (own.config.learning_rate, own.config.tau) == (0.5, 0.05)
 
 
 def test_policy_and_reference_go_together(make_policy_of: Any) -> None:
