@@ -182,7 +182,13 @@ def truncated_weights(logprobs: Tensor, behaviour_logprobs: Tensor, mask: Tensor
 
 
 def consistency_losses(
-    log_ratios: Tensor, values: Tensor, errors: Tensor, mask: Tensor, weights: Tensor | None = None
+    log_ratios: Tensor,
+    values: Tensor,
+    errors: Tensor,
+    mask: Tensor,
+    weights: Tensor | None = None,
+    kls: Tensor | None = None,
+    tau: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """What the policy and what the values minimise, two scalars; the errors and the targets made of them are fixed.
 
@@ -192,17 +198,28 @@ def consistency_losses(
     minibatch is taken off: an error that all texts share is the values' to mend, and left in, it makes whatever is
     replayed more likely. At the optimum all errors are 0, and ē with them.
 
+    With ``kls`` the part −τ log (π / π_ref)(a_t|s_t) of e_t, a sample of the KL in s_t, is left to the exact one: the
+    loss is −mean w_t (g_t − ḡ) log (π / π_ref) + τ mean KL(s_t), g_t = e_t + τ log (π / π_ref)(a_t|s_t). On texts of
+    the policy's own its gradient is the same in expectation. On others' no sample says what a token costs that nobody
+    has written, where what is taken from bad tokens goes; the exact KL does. Its price: g_t is not 0 at the optimum, so
+    that replayed texts of other policies leave a bias there, and all texts noise.
+
     Args:
         log_ratios, values: [B, T], with gradients.
         errors: [B, T] from :func:`consistency_errors`.
         mask: [B, T] bool, the generated tokens.
         weights: [B, T] w of the tokens in the policy's loss, e.g. from :func:`truncated_weights`; None: 1.
+        kls: [B, T] KL(π ‖ π_ref) of the states, with gradients.
+        tau: temperature τ of ``kls``.
     """
     # Before the losses, not in them: a NaN in the padding would come back as a gradient of 0 · NaN.
     log_ratios, values, errors = (torch.where(mask, x, 0.0) for x in (log_ratios, values, errors.detach()))
     weights = mask.to(errors.dtype) if weights is None else torch.where(mask, weights.detach(), 0.0)
-    mean = (weights * errors).sum() / weights.sum()
-    policy = -masked_mean(weights * (errors - mean) * log_ratios, mask)
+    gains = errors if kls is None else errors + tau * log_ratios.detach()
+    mean = (weights * gains).sum() / weights.sum()
+    policy = -masked_mean(weights * (gains - mean) * log_ratios, mask)
+    if kls is not None:
+        policy = policy + tau * masked_mean(kls, mask)
     value = 0.5 * masked_mean((values - (values + errors).detach()).square(), mask)
     return policy, value
 

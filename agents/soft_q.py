@@ -35,6 +35,7 @@ from agents.off_policy_losses import (
     soft_values,
     truncated_weights,
 )
+from agents.policies import Evaluation
 from agents.policy_replay import PolicyReplayAgent
 from agents.targets import monte_carlo_returns, n_step_targets, take, td_loss
 
@@ -59,6 +60,9 @@ class SoftQConfig(OffPolicyConfig):
     importance_weights: bool = True
     """With a policy of one's own: a token counts for as much of the text up to it as the policy would still write, 1 at
     most."""
+    exact_kl: bool = False
+    """With a policy of one's own: the KL of every replayed state over all tokens, for which the reference reads each
+    minibatch. False: by the tokens that were written, which it reads once. On for language models."""
     vf_coef: float = 1.0
     """With a policy of one's own: weight of the value loss."""
     lower_bound: bool = True
@@ -125,14 +129,14 @@ class SoftQ(PolicyReplayAgent):
     def _policy_loss(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Of a policy with a reference: Q(s, a) = V(s) + τ log (π / π_ref)(a|s), where V is its value head."""
         config, tau = self.config, self.tau
-        new = self.policy.evaluate(batch.rows, batch.lengths, batch.action_masks)
+        new, kls = self._evaluate(batch)
         log_ratios = new.logprobs - self.ref_logprobs(batch)
         texts = (batch.scores, batch.lengths, tau)
         errors = consistency_errors(log_ratios.detach(), new.values.detach(), *texts, config.path_lambda)
         weights = None
         if config.importance_weights:
             weights = truncated_weights(new.logprobs.detach(), self.behaviour_logprobs(batch), batch.mask)
-        policy, value = consistency_losses(log_ratios, new.values, errors, batch.mask, weights)
+        policy, value = consistency_losses(log_ratios, new.values, errors, batch.mask, weights, kls, tau)
         with torch.no_grad():
             logged = [
                 0.5 * masked_mean(errors.square(), batch.mask),
@@ -141,6 +145,13 @@ class SoftQ(PolicyReplayAgent):
                 masked_mean(new.entropies, batch.mask),
             ]
         return policy + config.vf_coef * value, logged
+
+    def _evaluate(self, batch: Batch) -> tuple[Evaluation, Tensor | None]:
+        parts = (batch.rows, batch.lengths, batch.action_masks)
+        if not self.config.exact_kl:
+            return self.policy.evaluate(*parts), None
+        evaluated: tuple[Evaluation, Tensor] = self.policy.evaluate_beside(self.reference, *parts)
+        return evaluated
 
     def _targets(self, batch: Batch, values: Tensor) -> Tensor:
         """What Q(s_t, a_t) is to become, [B, T]: the score after the last token, else the next state's soft value."""

@@ -181,6 +181,27 @@ def test_weights_of_a_text_literal() -> None:
     assert policy.item() == pytest.approx(-(2 / 3 + 5 / 3 - 4 - 2 / 3) / 4)
 
 
+def test_the_exact_kl_has_the_gradient_of_samples_of_ones_own() -> None:
+    """Every token of one step, weighted by its probability: the expectation over what the policy itself writes."""
+    generator = torch.Generator().manual_seed(0)
+    scores, ref = (torch.randn(5, generator=generator, dtype=torch.float64) for _ in range(2))
+    ref, mask, tau = ref.log_softmax(0), torch.ones(5, 1, dtype=torch.bool), 0.3
+    gradients = []
+    for exact in (False, True):
+        logits = torch.linspace(-1, 1, 5, dtype=torch.float64, requires_grad=True)
+        logprobs = logits.log_softmax(0)
+        log_ratios, values = (logprobs - ref)[:, None], torch.full((5, 1), 0.4, dtype=torch.float64)
+        kls = (logprobs.exp() * (logprobs - ref)).sum().expand(5, 1) if exact else None
+        errors = consistency_errors(log_ratios, values, scores, torch.ones(5, dtype=torch.int64), tau, 1.0)
+        weights = 5 * logprobs.exp().detach()[:, None]
+        policy, _ = consistency_losses(log_ratios, values, errors, mask, weights, kls, tau)
+        policy.backward()
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+    assert gradients[0].abs().max() > 0.05
+    torch.testing.assert_close(*gradients)
+
+
 def test_the_optimum_beside_a_reference_is_consistent_along_every_path() -> None:
     """All texts of two tokens out of three: π* ∝ π_ref · exp(score / τ) leaves no error, whatever was written."""
     tau, generator = 0.3, torch.Generator().manual_seed(1)

@@ -17,7 +17,7 @@ from gymnasium.wrappers import TimeLimit
 import textenvs
 from agents import DQN, CheckpointError, DiscreteSAC, SoftQ
 from agents.demonstrations import read_demonstrations
-from agents.lm import LMActorCritic
+from agents.lm import LMActorCritic, actor_critic
 from agents.losses import kl_k1, kl_k3
 from agents.networks import TransformerConfig
 from agents.off_policy_losses import consistency_errors
@@ -102,6 +102,41 @@ def test_the_buffer_keeps_what_the_reference_says(kind: str, make_agent: Any, mo
 
 
 @pytest.mark.parametrize("kind", POLICIES)
+def test_the_exact_kl_is_that_of_all_tokens(kind: str, make_agent: Any) -> None:
+    """Against Σ_a π log (π / π_ref), each token written in turn; gradients go into the policy alone."""
+    agent = make_agent(kind).learn(300)
+    batch = agent._sample_batch()
+    rows, lengths = batch.rows[:1].clone(), torch.tensor([1])
+    rows[:, 5:] = V
+    own, kls = agent.policy.evaluate_beside(agent.reference, batch.rows, batch.lengths, None)
+    plain = agent.policy.evaluate(batch.rows, batch.lengths)
+    for name in ("logprobs", "entropies", "values"):
+        torch.testing.assert_close(getattr(own, name), getattr(plain, name), atol=1e-5, rtol=1e-4)
+    assert (kls[~batch.mask] == 0).all()
+    expected = 0.0
+    for token in range(V):
+        rows[:, 4] = token
+        logprob, ref = (each.logprobs(rows, lengths)[0, 0].item() for each in (agent.policy, agent.reference))
+        expected += np.exp(logprob) * (logprob - ref)
+    assert kls[0, 0].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    kls.sum().backward()
+    assert agent.gradient.abs().sum() > 0
+    assert all(p.grad is None for p in agent.reference.parameters())
+
+
+def test_the_exact_kl_in_pieces(make_agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent().learn(300)
+    batch = agent._sample_batch()
+    gradients = []
+    for at_once in (2**24, 5 * V):
+        monkeypatch.setattr(actor_critic, "LOGITS_AT_ONCE", at_once)
+        agent.gradient.zero_()
+        agent._loss(batch)[0].backward()
+        gradients.append(agent.gradient.clone())
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", POLICIES)
 def test_what_is_logged_is_that_of_the_window(kind: str, make_agent: Any) -> None:
     """KL as PPO logs it, from the log-probabilities of sampling; at first it is 0."""
     agent = make_agent(kind)
@@ -179,8 +214,8 @@ def test_the_policy_becomes_the_reference_times_exp_of_score_over_tau(
     torch.testing.assert_close(ref.exp().sum(1), torch.ones(2))  # these are all texts that there are
     optimum = (ref + scores.view(2, -1) / TAU).log_softmax(1)
 
-    options = {"tau": TAU, "weight_decay": 0.0, "reward_scale": 1.0, "updates_per_window": 8}
-    agent = SoftQ(envs, policy=policy, reference=reference, importance_weights=online, **options)
+    options = {"tau": TAU, "weight_decay": 0.0, "reward_scale": 1.0, "updates_per_window": 8, "batch_size": 32}
+    agent = SoftQ(envs, policy=policy, reference=reference, importance_weights=online, exact_kl=False, **options)
     if not online:
         lines = [{"prompt": prompt, "completion": text} for prompt in "01" for text in TEXTS]
         (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -206,9 +241,10 @@ def test_a_large_tau_holds_the_policy_at_its_reference(make_agent: Any) -> None:
     assert free.metrics["objective/scores"] > held.metrics["objective/scores"]
 
 
+@pytest.mark.parametrize("exact_kl", [True, False])
 @pytest.mark.parametrize("kind", ["gpt2", "small"])
-def test_what_stands_behind_a_text_does_not_change_the_update(kind: str, make_agent: Any) -> None:
-    clean, dirty = make_agent(kind).learn(200), make_agent(kind).learn(200)
+def test_what_stands_behind_a_text_does_not_change_the_update(kind: str, exact_kl: bool, make_agent: Any) -> None:
+    clean, dirty = (make_agent(kind, exact_kl=exact_kl).learn(200) for _ in range(2))
     batch = clean._sample_batch().replayed
     behind = np.arange(T) >= batch.lengths[:, None]
     rows = batch.rows.copy()
@@ -282,7 +318,7 @@ def test_texts_cut_off_by_a_time_limit_are_not_learnt_from(make_policy_of: Any) 
 
 
 def test_weights_that_are_switched_off_are_1(make_agent: Any) -> None:
-    weighted, plain = (make_agent(importance_weights=on).learn(300) for on in (True, False))
+    weighted, plain = (make_agent(importance_weights=on, exact_kl=False).learn(300) for on in (True, False))
     assert not torch.equal(weighted.parameters, plain.parameters)
     batch = plain._sample_batch()
     loss, _ = plain._loss(batch)
