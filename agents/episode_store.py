@@ -28,6 +28,7 @@ class EpisodeStore:
         capacity: episodes.
         text_spec: shapes of the episodes.
         keep_logprobs: keep the log-probabilities that the tokens were sampled with.
+        keep_ref_logprobs: keep what a reference says of the tokens, computed once: see ``set_ref_logprobs``.
         deduplicate: a text that is written again to the same prompt takes no second place: its score becomes the mean
             of all scores that it got, which is what a noisy judge calls for. It counts as new, so what is forgotten
             first is what has not been written for longest.
@@ -46,6 +47,7 @@ class EpisodeStore:
         text_spec: TextSpec,
         *,
         keep_logprobs: bool = False,
+        keep_ref_logprobs: bool = False,
         deduplicate: bool = False,
         masks_of: Task | None = None,
         task: Task | None = None,
@@ -68,6 +70,8 @@ class EpisodeStore:
         }
         if keep_logprobs:
             columns["logprobs"] = np.zeros((capacity, steps), dtype=np.float32)
+        if keep_ref_logprobs:
+            columns["ref_logprobs"] = np.zeros((capacity, steps), dtype=np.float32)
         if text_spec.has_masks and masks_of is None:
             columns["masks"] = np.zeros((capacity, steps, -(-num_tokens // 8)), dtype=np.uint8)  # one bit an action
         if deduplicate:
@@ -143,6 +147,8 @@ class EpisodeStore:
             new["prompt_index"] = rollout.prompt_index[kept]
         if "logprobs" in self._columns:
             new["logprobs"] = rollout.logprobs[kept]
+        if "ref_logprobs" in self._columns:
+            new["ref_logprobs"] = np.full(rollout.logprobs[kept].shape, np.nan)
         if "masks" in self._columns:
             assert rollout.action_masks is not None  # the collector gives them wherever the spec announces them
             new["masks"] = np.packbits(rollout.action_masks[kept], axis=-1)
@@ -189,6 +195,26 @@ class EpisodeStore:
         """Places of episodes by their numbers, which are among the last ``capacity``."""
         slots = numbers % self.capacity
         return slots if self._places is None else self._history[slots]
+
+    def without_ref_logprobs(self) -> np.ndarray:
+        """[M] int64 places of the episodes of which the reference has not been asked yet."""
+        return np.flatnonzero(np.isnan(self._columns["ref_logprobs"][: len(self), 0]))
+
+    def set_ref_logprobs(self, index: np.ndarray, ref_logprobs: np.ndarray) -> None:
+        """Keep what a reference says of the episodes in places ``index`` [B]: [B, T], 0 behind the end of a text. It
+        never changes, so once is enough, whatever judge or policy comes.
+
+        Raises:
+            ValueError: a log-probability is NaN.
+        """
+        if np.isnan(ref_logprobs).any():
+            raise ValueError("The reference gives NaN as a log-probability: its weights or its masks are broken.")
+        self._columns["ref_logprobs"][index] = ref_logprobs
+
+    def places(self, newest: int) -> np.ndarray:
+        """[n] places of the episodes that were added last, the newest at the end; fewer where fewer are kept."""
+        count = min(newest, self.num_added, self.capacity)
+        return self._place_of(np.arange(self.num_added - count, self.num_added))
 
     def _masks(self, index: np.ndarray) -> np.ndarray | None:
         """[B, T, V] bool of the episodes in these places; None for tasks without masks."""

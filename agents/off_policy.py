@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from agents.base import Agent, AgentConfig, Metrics, episode_metrics
@@ -43,6 +44,14 @@ class ReplayLearner(Agent):
     """What ``_update`` logs."""
 
     num_gradient_steps = 0
+
+    def __init__(self, env: str | VectorEnv, **others: Any) -> None:
+        if {"policy", "reference"} & others.keys():
+            raise TypeError(
+                f"{type(self).__name__} trains a network of its own and takes no policy= or reference=. From a replay "
+                f"buffer SoftQ trains a policy of yours, a language model for instance: π ∝ π_ref · exp(Q / τ)."
+            )
+        super().__init__(env, **others)
 
     @abstractmethod
     def _update(self) -> Tensor:
@@ -301,9 +310,7 @@ class OffPolicyAgent(ReplayLearner):
         self.generator = torch.Generator(self.device).manual_seed(seeds[1])
         self.predict_generator = torch.Generator(self.device).manual_seed(seeds[2])
         self.parameters, self.gradient = flatten_parameters(self.network)
-        self.optimizer = torch.optim.AdamW(
-            [self.parameters], config.learning_rate, eps=1e-5, weight_decay=config.weight_decay, fused=True
-        )
+        self._make_optimizer()
         self.replay = EpisodeReplay(
             config.capacity,
             spec,
@@ -314,6 +321,12 @@ class OffPolicyAgent(ReplayLearner):
         )
         self.rollout_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
         self.predict_decoder = IncrementalDecoder(self.network.trunk, spec.prompt_length)
+
+    def _make_optimizer(self) -> None:
+        config = self.config
+        self.optimizer = torch.optim.AdamW(
+            [self.parameters], config.learning_rate, eps=1e-5, weight_decay=config.weight_decay, fused=True
+        )
 
     def _update(self) -> Tensor:
         batch = self._sample_batch()

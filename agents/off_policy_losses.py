@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents.losses import masked_mean
 from agents.policies import mask_logits
-from agents.returns import step_mask
+from agents.returns import gae, step_mask
 
 # -- policies over the legal actions -----------------------------------------------------------------------------------
 
@@ -123,6 +123,8 @@ def path_consistency_loss(
     once. Nachum et al. 2017, "Bridging the Gap Between Value and Policy Based Reinforcement Learning";
     Guo et al. 2021, "Efficient (Soft) Q-Learning for Text Generation with Limited Good Data".
 
+    With a reference in the place of the entropy, log π − log π_ref stands where log π does.
+
     Args:
         logprobs: [B, T] of the tokens written.
         values: [B, T] V(s_t).
@@ -138,6 +140,88 @@ def path_consistency_loss(
     if weights is not None:
         losses = losses * weights[:, None]
     return losses.sum() / mask.sum()
+
+
+def consistency_errors(
+    log_ratios: Tensor, values: Tensor, scores: Tensor, lengths: Tensor, tau: float, lam: float
+) -> Tensor:
+    """How far episodes are from soft consistency with a reference, e_t = Σ_{l >= 0} λ^l δ_{t+l}, [B, T].
+
+    δ_t = r_t − τ log (π / π_ref)(a_t|s_t) + V(s_{t+1}) − V(s_t), where r_t is the score at the last step and 0 before,
+    and V is 0 after it. The optimum of E[score] − τ KL(π ‖ π_ref), π* ∝ π_ref · exp(Q / τ), has δ_t = 0 on every path,
+    whoever wrote it, so any λ-weighted sum will do. λ = 0 is the one-step soft Bellman error, λ = 1 that of the path to
+    the end. Nachum et al. 2017, "Bridging the Gap Between Value and Policy Based Reinforcement Learning", equations 13
+    and 15, with a reference as in their "Trust-PCL" (2018) and λ as in generalised advantage estimation.
+
+    Args:
+        log_ratios: [B, T] log π − log π_ref of the tokens written.
+        values: [B, T] V(s_t).
+        scores: [B].
+        lengths: [B] int64, at least 1.
+        tau: temperature τ, in units of the score.
+        lam: λ.
+    """
+    last = torch.arange(values.shape[1], device=lengths.device) == lengths[:, None] - 1
+    rewards = torch.where(last, scores[:, None], 0.0) - tau * log_ratios
+    return gae(rewards, values, lengths, torch.zeros_like(scores), 1.0, lam)
+
+
+def truncated_weights(logprobs: Tensor, behaviour_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """How much of a text's beginning the policy would still write, min(1, Π_{i <= t} π(a_i|s_i) / μ(a_i|s_i)), [B, T].
+
+    Consistency holds on any data, so nothing here corrects a bias at the optimum. But a text that the policy has given
+    up would be pushed down for ever, and what is taken from it goes to texts that nobody has seen. Weights truncated at
+    1: Munos et al. 2016, "Safe and Efficient Off-Policy Reinforcement Learning"; for language models Le Roux et al.
+    2025, "Tapered Off-Policy REINFORCE".
+
+    Args:
+        logprobs, behaviour_logprobs: [B, T] log π and log μ of the tokens, μ being who wrote them.
+        mask: [B, T] bool, the generated tokens.
+    """
+    return torch.where(mask, logprobs - behaviour_logprobs, 0.0).cumsum(1).clamp(max=0.0).exp()
+
+
+def consistency_losses(
+    log_ratios: Tensor,
+    values: Tensor,
+    errors: Tensor,
+    mask: Tensor,
+    weights: Tensor | None = None,
+    kls: Tensor | None = None,
+    tau: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """What the policy and what the values minimise, two scalars; the errors and the targets made of them are fixed.
+
+    With Q_t = V(s_t) + τ log (π / π_ref) and the target Q_t + e_t, the gradient of ½ mean (Q_t − target)² is
+    −τ mean e_t ∇log π in the policy and −mean e_t ∇V in the values. The policy's loss is the former over τ,
+    −mean w_t (e_t − ē) log (π / π_ref), so that its size does not depend on τ. The weighted mean error ē of the
+    minibatch is taken off: an error that all texts share is the values' to mend, and left in, it makes whatever is
+    replayed more likely. At the optimum all errors are 0, and ē with them.
+
+    With ``kls`` the part −τ log (π / π_ref)(a_t|s_t) of e_t, a sample of the KL in s_t, is left to the exact one: the
+    loss is −mean w_t (g_t − ḡ) log (π / π_ref) + τ mean KL(s_t), g_t = e_t + τ log (π / π_ref)(a_t|s_t). On texts of
+    the policy's own its gradient is the same in expectation. On others' no sample says what a token costs that nobody
+    has written, where what is taken from bad tokens goes; the exact KL does. Its price: g_t is not 0 at the optimum, so
+    that replayed texts of other policies leave a bias there, and all texts noise.
+
+    Args:
+        log_ratios, values: [B, T], with gradients.
+        errors: [B, T] from :func:`consistency_errors`.
+        mask: [B, T] bool, the generated tokens.
+        weights: [B, T] w of the tokens in the policy's loss, e.g. from :func:`truncated_weights`; None: 1.
+        kls: [B, T] KL(π ‖ π_ref) of the states, with gradients.
+        tau: temperature τ of ``kls``.
+    """
+    # Before the losses, not in them: a NaN in the padding would come back as a gradient of 0 · NaN.
+    log_ratios, values, errors = (torch.where(mask, x, 0.0) for x in (log_ratios, values, errors.detach()))
+    weights = mask.to(errors.dtype) if weights is None else torch.where(mask, weights.detach(), 0.0)
+    gains = errors if kls is None else errors + tau * log_ratios.detach()
+    mean = (weights * gains).sum() / weights.sum()
+    policy = -masked_mean(weights * (gains - mean) * log_ratios, mask)
+    if kls is not None:
+        policy = policy + tau * masked_mean(kls, mask)
+    value = 0.5 * masked_mean((values - (values + errors).detach()).square(), mask)
+    return policy, value
 
 
 # -- return decomposition ----------------------------------------------------------------------------------------------

@@ -71,6 +71,13 @@ class SequencePolicy(Protocol):
         """
         ...
 
+    def evaluate_beside(
+        self, reference: Any, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Evaluation, Tensor]:
+        """As ``evaluate``, and KL(π ‖ π_ref) [B, T] of every step, exact: over all tokens. Gradients go into the policy
+        alone. The reference has passed ``check_reference``."""
+        ...
+
     def values(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Values [B, T] as in ``evaluate``, and [B] of the states after the last token (0 once the budget is spent)."""
         ...
@@ -272,9 +279,26 @@ class TransformerPolicy(nn.Module):
 
     def evaluate(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Evaluation:
         """See :class:`SequencePolicy`."""
+        hidden, logprobs = self._distributions(rows, action_masks)
+        return self._evaluation(hidden, logprobs, rows, lengths)
+
+    def evaluate_beside(
+        self, reference: Any, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Evaluation, Tensor]:
+        """See :class:`SequencePolicy`."""
+        hidden, logprobs = self._distributions(rows, action_masks)
+        with torch.no_grad():
+            _, ref_logprobs = reference._distributions(rows, action_masks)
+        kls = (logprobs.exp() * (logprobs - ref_logprobs)).sum(-1)
+        return self._evaluation(hidden, logprobs, rows, lengths), torch.where(self._generated(lengths), kls, 0.0)
+
+    def _distributions(self, rows: Tensor, action_masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States [B, T, width] and log-probabilities [B, T, V] of every step."""
         hidden = self.trunk(rows, self.prompt_length)
+        return hidden, F.log_softmax(mask_logits(self.policy_head(hidden), action_masks), -1)
+
+    def _evaluation(self, hidden: Tensor, logprobs: Tensor, rows: Tensor, lengths: Tensor) -> Evaluation:
         generated = self._generated(lengths)
-        logprobs = F.log_softmax(mask_logits(self.policy_head(hidden), action_masks), -1)
         # Padding has no logit of its own; what stands there is dropped below.
         tokens = rows[:, self.prompt_length :].clamp(max=logprobs.shape[-1] - 1)
         chosen = logprobs.gather(-1, tokens[..., None])[..., 0]

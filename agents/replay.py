@@ -29,6 +29,9 @@ class ReplayBatch:
     logprobs: np.ndarray | None
     """[B, T] float32, of the tokens as they were sampled, NaN where nobody knows (demonstrations); None where the
     buffer does not keep them."""
+    ref_logprobs: np.ndarray | None
+    """[B, T] float32, of the tokens under a reference, NaN where it has not been asked; None where the buffer does not
+    keep them."""
     action_masks: np.ndarray | None
     """[B, T, V] bool, True where an action was legal; None for tasks without masks."""
     weights: np.ndarray
@@ -127,7 +130,7 @@ class EpisodeReplay(EpisodeStore):
                 parts.append(draw(self._probabilities(kind), numbers[kind], generator))
         if self.priority_alpha == 0:
             parts.append(generator.integers(size, size=numbers["rest"]))
-            return self._batch(np.concatenate(parts), np.ones(batch_size, dtype=np.float32))
+            return self.take(np.concatenate(parts))
         # Linear in the buffer's size, and yet far cheaper than a gradient step at 100,000 episodes.
         by_error = self._by_error()
         index = np.concatenate([*parts, draw(by_error, numbers["rest"], generator)])
@@ -137,7 +140,7 @@ class EpisodeReplay(EpisodeStore):
             mixture["recent"] = np.bincount(self._place_of(newest), minlength=size) / len(newest)
         probabilities = sum(numbers[kind] / batch_size * p[index] for kind, p in mixture.items())
         weights = (size * np.asarray(probabilities)) ** -beta
-        return self._batch(index, (weights / weights.max()).astype(np.float32))
+        return self.take(index, (weights / weights.max()).astype(np.float32))
 
     def _check_sampling(self, batch_size: int, recent: int | None, shares: dict[str, float]) -> None:
         size = len(self)
@@ -177,7 +180,8 @@ class EpisodeReplay(EpisodeStore):
     def _capped(self, probabilities: np.ndarray) -> np.ndarray:
         return probabilities if self.priority_cap is None else cap_probabilities(probabilities, self.priority_cap)
 
-    def _batch(self, index: np.ndarray, weights: np.ndarray) -> ReplayBatch:
+    def take(self, index: np.ndarray, weights: np.ndarray | None = None) -> ReplayBatch:
+        """The episodes in places ``index`` [B], with importance weights [B] (None: all 1)."""
         columns = self._columns
         rows = columns["tokens"][index].astype(np.int64)
         lengths = columns["lengths"][index].astype(np.int64)
@@ -187,8 +191,9 @@ class EpisodeReplay(EpisodeStore):
             lengths=lengths,
             scores=columns["scores"][index],
             logprobs=columns["logprobs"][index] if "logprobs" in columns else None,
+            ref_logprobs=columns["ref_logprobs"][index] if "ref_logprobs" in columns else None,
             action_masks=self._masks(index),
-            weights=weights,
+            weights=np.ones(len(index), dtype=np.float32) if weights is None else weights,
             ages=self.num_added - 1 - columns["ages"][index],
         )
 

@@ -34,7 +34,7 @@ from agents.lm.models import (
     use_fast_gelu,
 )
 from agents.lm.saving import find_tokenizer, load_critic_trunk, load_settings, load_value_head, save_policy
-from agents.lm.statistics import logprob_and_entropy
+from agents.lm.statistics import logprob_and_entropy, logprob_entropy_and_kl
 from agents.policies import Evaluation, mask_logits, sample
 from textenvs.spec import TextSpec
 
@@ -72,6 +72,18 @@ class LMActorCritic(nn.Module):
 
     ppo_defaults = {"learning_rate": 1e-5, "vf_coef": 0.1, "ent_coef": 0.0, "max_grad_norm": 1.0}
     """What PPO takes instead of its own defaults: those serve small networks that learn from nothing."""
+    replay_defaults = {
+        "tau": 0.05,
+        "learning_rate": 1e-5,
+        "weight_decay": 0.0,
+        "reward_scale": 1.0,
+        "exact_kl": True,
+        "batch_size": 16,
+        "learning_starts": 16,
+        "recent_episodes": 32,
+        "updates_per_window": 8,
+    }
+    """What replay agents take instead of theirs, likewise."""
 
     def __init__(
         self,
@@ -349,6 +361,32 @@ class LMActorCritic(nn.Module):
         values = self.value_head(hidden.float())[..., 0][generated]
         return Evaluation(*(self._scatter(x, generated) for x in (logprobs, entropies, values)))
 
+    def evaluate_beside(
+        self, reference: Any, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Evaluation, Tensor]:
+        """See :class:`agents.policies.SequencePolicy`."""
+        hidden, generated = self._states(self._trunk, rows, lengths)
+        tokens, masks = self._generated_tokens(rows, generated, action_masks)
+
+        def part(hidden: Tensor, ref_hidden: Tensor, tokens: Tensor, masks: Tensor | None) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                ref_logprobs = mask_logits(reference.logits(ref_hidden), masks).log_softmax(-1)
+            return logprob_entropy_and_kl(mask_logits(self.logits(hidden), masks), ref_logprobs, tokens)
+
+        figures = self._in_pieces(part, hidden[generated], reference.read(rows, lengths), tokens, masks)
+        if self.critic is not None:
+            hidden, _ = self._states(self.critic, rows, lengths)
+        values = self.value_head(hidden.float())[..., 0][generated]
+        logprobs, entropies, kls, values = (self._scatter(x, generated) for x in (*figures, values))
+        return Evaluation(logprobs, entropies, values), kls
+
+    @torch.no_grad()
+    def read(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """States [M, width] before the generated tokens of whole episodes, one text after the other, without
+        gradients."""
+        hidden, generated = self._states(self._trunk, rows, lengths)
+        return hidden[generated]
+
     @torch.no_grad()
     def logprobs(self, rows: Tensor, lengths: Tensor, action_masks: Tensor | None = None) -> Tensor:
         """Log-probabilities [B, T] as in ``evaluate``, without gradients."""
@@ -446,6 +484,13 @@ class LMActorCritic(nn.Module):
         hidden = forward(ids.flatten(), positions.flatten(), attend, wanted)
         return hidden.unflatten(0, (num_rows, longest))
 
+    def _generated_tokens(
+        self, rows: Tensor, generated: Tensor, action_masks: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens [M] and masks [M, V] where ``generated`` [B, S] is True."""
+        tokens = rows[:, self.spec.prompt_length :][:, : generated.shape[1]][generated]
+        return tokens, None if action_masks is None else action_masks[:, : generated.shape[1]][generated]
+
     _padding_id = 0  # any embedding will do for padding: nobody looks at it
 
     def _token_statistics(
@@ -453,27 +498,38 @@ class LMActorCritic(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [M] of the generated tokens, from the states [M, width] before them; without
         ``entropies`` the second is the first again."""
-        tokens = rows[:, self.spec.prompt_length :][:, : generated.shape[1]][generated]
-        masks = None if action_masks is None else action_masks[:, : generated.shape[1]][generated]
+        tokens, masks = self._generated_tokens(rows, generated, action_masks)
 
-        def part(hidden: Tensor, tokens: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
-            with self._precision():
-                logits = self._logits(hidden)
-            logits = mask_logits(logits, masks)
+        def part(hidden: Tensor, tokens: Tensor, masks: Tensor | None) -> tuple[Tensor, ...]:
+            logits = mask_logits(self.logits(hidden), masks)
             if not entropies:
                 chosen = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
                 return chosen, chosen
             return logprob_and_entropy(logits, tokens)
 
-        size = max(1, LOGITS_AT_ONCE // self.spec.num_tokens)
-        if len(tokens) <= size:
-            return part(hidden, tokens, masks)
-        keep_little = functools.partial(checkpoint, part, use_reentrant=False) if torch.is_grad_enabled() else part
+        chosen, entropy = self._in_pieces(part, hidden, tokens, masks)
+        return chosen, entropy
+
+    def _in_pieces(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """``function`` of tensors [M, …] of generated tokens, so many at a time that the logits fit; with gradients
+        it is computed again in the backward pass if that takes more than one piece."""
+        assert tensors[0] is not None
+        count, size = len(tensors[0]), max(1, LOGITS_AT_ONCE // self.spec.num_tokens)
+        if count <= size:
+            return function(*tensors)
+        keep_little = functools.partial(checkpoint, function, use_reentrant=False)
         results = [
-            keep_little(hidden[i : i + size], tokens[i : i + size], None if masks is None else masks[i : i + size])
-            for i in range(0, len(tokens), size)
+            (keep_little if torch.is_grad_enabled() else function)(
+                *(None if x is None else x[i : i + size] for x in tensors)
+            )
+            for i in range(0, count, size)
         ]
-        return torch.cat([chosen for chosen, _ in results]), torch.cat([entropy for _, entropy in results])
+        return tuple(torch.cat(each) for each in zip(*results, strict=True))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [M, V] of states [M, width], in the precision of the policy."""
+        with self._precision():
+            return self._logits(hidden)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in float32, divided by the temperature; what the model has beyond the V tokens is dropped."""
@@ -578,3 +634,13 @@ class WithoutAdapter:
         """See :meth:`LMActorCritic.logprobs`."""
         with self.policy.model.disable_adapter():
             return self.policy.logprobs(rows, lengths, action_masks)
+
+    def read(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`LMActorCritic.read`."""
+        with self.policy.model.disable_adapter():
+            return self.policy.read(rows, lengths)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See :meth:`LMActorCritic.logits`."""
+        with self.policy.model.disable_adapter():
+            return self.policy.logits(hidden)

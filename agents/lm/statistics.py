@@ -53,3 +53,21 @@ def logprob_and_entropy(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]
     """
     results: tuple[Tensor, Tensor] = _LogprobAndEntropy.apply(logits, tokens)
     return results
+
+
+def logprob_entropy_and_kl(logits: Tensor, ref_logprobs: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of tokens, and of the distributions that they come from entropy and KL(π ‖ π_ref), exact:
+    over all V tokens.
+
+    Args:
+        logits: [M, V] float32, with gradients.
+        ref_logprobs: [M, V] log π_ref, normalised; illegal tokens may stand at −1e9, where π is 0 too.
+        tokens: [M] int64.
+
+    Returns:
+        Three tensors [M], in nats.
+    """
+    logprobs = F.log_softmax(logits, -1)
+    probabilities = logprobs.exp()
+    chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
+    return chosen, -(probabilities * logprobs).sum(-1), (probabilities * (logprobs - ref_logprobs)).sum(-1)

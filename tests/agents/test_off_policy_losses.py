@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from agents.off_policy_losses import (
+    consistency_errors,
+    consistency_losses,
     continuation_evidence,
     continuation_targets,
     log_policy,
@@ -22,6 +24,7 @@ from agents.off_policy_losses import (
     self_imitation_loss,
     soft_values,
     target_entropies,
+    truncated_weights,
 )
 
 NAN, LOG2, LOG3 = float("nan"), math.log(2), math.log(3)
@@ -137,6 +140,89 @@ def test_the_soft_optimal_policy_is_consistent_along_every_path() -> None:
             values = torch.stack([first_v, first_q[a]])[None]
             loss = path_consistency_loss(logprobs, values, scores[a, b][None], torch.tensor([2]), tau)
             assert loss.item() == pytest.approx(0, abs=1e-20)
+
+
+def test_consistency_errors_literal() -> None:
+    log_ratios = torch.tensor([[1.0, -2.0, 4.0], [-3.0, NAN, NAN]])
+    values = torch.tensor([[1.0, 2.0, 3.0], [5.0, NAN, NAN]])
+    scores, lengths = torch.tensor([1.0, 2.0]), torch.tensor([3, 1])
+    # One step: 2 − 1 − 0.5, 3 − 2 + 1, and 1 − 3 − 2 at the end; 2 − 5 + 1.5 in the second text. τ = 1/2.
+    for lam, expected in (
+        (0.0, [[0.5, 2.0, -4.0], [-1.5, 0.0, 0.0]]),
+        (1.0, [[-1.5, -2.0, -4.0], [-1.5, 0.0, 0.0]]),
+        (0.5, [[0.5, 0.0, -4.0], [-1.5, 0.0, 0.0]]),
+    ):
+        errors = consistency_errors(log_ratios, values, scores, lengths, 0.5, lam)
+        torch.testing.assert_close(errors, torch.tensor(expected))
+    # λ = 1 is path consistency of every suffix, log π − log π_ref in the place of log π.
+    loss = path_consistency_loss(log_ratios, values, scores, lengths, 0.5)
+    assert loss.item() == pytest.approx(0.5 * (1.5**2 + 2**2 + 4**2 + 1.5**2) / 4)
+
+
+def test_consistency_losses_literal() -> None:
+    log_ratios = torch.tensor([[0.5, -1.0], [2.0, NAN]], requires_grad=True)
+    values = torch.tensor([[1.0, 3.0], [-1.0, NAN]], requires_grad=True)
+    errors = torch.tensor([[1.0, -2.0], [4.0, NAN]])
+    policy, value = consistency_losses(log_ratios, values, errors, MASK)
+    # The mean error is 1: errors less it are 0, −3 and 3.
+    assert policy.item() == pytest.approx(-(0 * 0.5 + 3 * 1.0 + 3 * 2.0) / 3)
+    assert value.item() == pytest.approx(0.5 * (1 + 4 + 16) / 3)
+    (policy + 2 * value).backward()
+    torch.testing.assert_close(log_ratios.grad, torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+    torch.testing.assert_close(values.grad, torch.tensor([[-2 / 3, 4 / 3], [-8 / 3, 0.0]]))
+
+
+def test_weights_of_a_text_literal() -> None:
+    log2 = math.log(2)
+    logprobs = torch.tensor([[-1.0, -2.0, -1.0], [-1.0, NAN, NAN]])
+    behaviour = logprobs + torch.tensor([[-log2, 2 * log2, -log2], [log2, NAN, NAN]])  # ratios 2, 1/4, 2 and 1/2
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    weights = truncated_weights(logprobs, behaviour, mask)
+    torch.testing.assert_close(weights[mask], torch.tensor([1.0, 0.5, 1.0, 0.5]))
+    log_ratios, errors = torch.tensor([[1.0, 2.0, 3.0], [4.0, NAN, NAN]]), torch.tensor([[1.0, 2.0, -1.0], [0.0] * 3])
+    # Weighted mean error (1 + 1 − 1 + 0) / 3; errors less it 2/3, 5/3, −4/3, −1/3, weighted 2/3, 5/6, −4/3, −1/6.
+    policy, _ = consistency_losses(log_ratios, torch.zeros(2, 3), errors, mask, weights)
+    assert policy.item() == pytest.approx(-(2 / 3 + 5 / 3 - 4 - 2 / 3) / 4)
+
+
+def test_the_exact_kl_has_the_gradient_of_samples_of_ones_own() -> None:
+    """Every token of one step, weighted by its probability: the expectation over what the policy itself writes."""
+    generator = torch.Generator().manual_seed(0)
+    scores, ref = (torch.randn(5, generator=generator, dtype=torch.float64) for _ in range(2))
+    ref, mask, tau = ref.log_softmax(0), torch.ones(5, 1, dtype=torch.bool), 0.3
+    gradients = []
+    for exact in (False, True):
+        logits = torch.linspace(-1, 1, 5, dtype=torch.float64, requires_grad=True)
+        logprobs = logits.log_softmax(0)
+        log_ratios, values = (logprobs - ref)[:, None], torch.full((5, 1), 0.4, dtype=torch.float64)
+        kls = (logprobs.exp() * (logprobs - ref)).sum().expand(5, 1) if exact else None
+        errors = consistency_errors(log_ratios, values, scores, torch.ones(5, dtype=torch.int64), tau, 1.0)
+        weights = 5 * logprobs.exp().detach()[:, None]
+        policy, _ = consistency_losses(log_ratios, values, errors, mask, weights, kls, tau)
+        policy.backward()
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+    assert gradients[0].abs().max() > 0.05
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_optimum_beside_a_reference_is_consistent_along_every_path() -> None:
+    """All texts of two tokens out of three: π* ∝ π_ref · exp(score / τ) leaves no error, whatever was written."""
+    tau, generator = 0.3, torch.Generator().manual_seed(1)
+    scores = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    first = torch.randn(3, generator=generator, dtype=torch.float64).log_softmax(0)
+    second = torch.randn(3, 3, generator=generator, dtype=torch.float64).log_softmax(1)
+    texts = (first[:, None] + second + scores / tau).flatten().log_softmax(0).view(3, 3)  # log π* of a text
+    optimal_first = texts.logsumexp(1)
+    second_v = tau * (second + scores / tau).logsumexp(1)
+    first_v = tau * (first + second_v / tau).logsumexp(0)
+    for a in range(3):
+        for b in range(3):
+            log_ratios = torch.stack([optimal_first[a] - first[a], texts[a, b] - optimal_first[a] - second[a, b]])[None]
+            values = torch.stack([first_v, second_v[a]])[None]
+            for lam in (0.0, 0.6, 1.0):
+                errors = consistency_errors(log_ratios, values, scores[a, b][None], torch.tensor([2]), tau, lam)
+                assert errors.abs().max().item() == pytest.approx(0, abs=1e-12)
 
 
 def episodes(seed: int = 0) -> tuple[Tensor, ...]:

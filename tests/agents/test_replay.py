@@ -250,3 +250,48 @@ def test_states_of_other_buffers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'tokens' should be uint8 \(4, 5\) after 8 episodes with a capacity of 4"):
         smaller.set_state(state)
     assert len(smaller) == 0
+
+
+# -- what a reference says ---------------------------------------------------------------------------------------------
+
+
+def test_the_reference_is_asked_once_for_each_text() -> None:
+    replay = EpisodeReplay(4, spec(), keep_ref_logprobs=True)
+    replay.add(episodes(0, 3))
+    np.testing.assert_array_equal(replay.without_ref_logprobs(), [0, 1, 2])
+    said = np.array([[-1.0, 0.0, 0.0], [-2.0, -3.0, 0.0]], dtype=np.float32)
+    replay.set_ref_logprobs(np.array([2, 0]), said)
+    np.testing.assert_array_equal(replay.without_ref_logprobs(), [1])
+    batch = replay.take(np.array([0, 1, 2]))
+    assert batch.ref_logprobs is not None
+    np.testing.assert_array_equal(batch.ref_logprobs[[2, 0]], said)
+    assert np.isnan(batch.ref_logprobs[1]).all()
+    np.testing.assert_array_equal(batch.weights, np.ones(3))
+    replay.add(episodes(3, 2))  # the fifth takes the place of the first
+    np.testing.assert_array_equal(replay.without_ref_logprobs(), [0, 1, 3])
+    assert EpisodeReplay(4, spec()).take(np.zeros(0, dtype=np.int64)).ref_logprobs is None
+    with pytest.raises(ValueError, match="reference gives NaN"):
+        replay.set_ref_logprobs(np.array([0]), np.full((1, 3), np.nan))
+
+
+def test_what_the_reference_said_is_saved() -> None:
+    replay, other = (EpisodeReplay(4, spec(), keep_ref_logprobs=True) for _ in range(2))
+    replay.add(episodes(0, 3))
+    replay.set_ref_logprobs(np.array([1]), -np.ones((1, 3), dtype=np.float32))
+    other.set_state(replay.get_state())
+    np.testing.assert_array_equal(other.without_ref_logprobs(), [0, 2])
+    np.testing.assert_array_equal(other.take(np.array([1])).ref_logprobs, [[-1.0, -1.0, -1.0]])
+    with pytest.raises(ValueError, match="ref_logprobs"):
+        EpisodeReplay(4, spec()).set_state(replay.get_state())
+
+
+def test_places_of_the_newest() -> None:
+    replay = EpisodeReplay(4, spec())
+    assert len(replay.places(3)) == 0
+    replay.add(episodes(0, 6))
+    np.testing.assert_array_equal(replay.take(replay.places(3)).scores, [3, 4, 5])
+    assert len(replay.places(9)) == 4  # the others are forgotten
+    together = EpisodeReplay(4, spec(), deduplicate=True)
+    for _ in range(2):
+        together.add(episodes(0, 2))
+    np.testing.assert_array_equal(together.places(3), [1, 0, 1])
