@@ -116,7 +116,7 @@ def target_table(comparison: Comparison, runs: Runs) -> list[list[str]]:
 
 def objective_table(comparison: Comparison, runs: Runs) -> list[list[str]]:
     """Header and rows: mean reward − β · KL after some episodes, for each coefficient and method."""
-    marks = [mark for mark in comparison.marks if mark]
+    marks = comparison.marks
     table = [["kl_coef", "method", *(f"{mark:,}" for mark in marks)]]
     for kl_coef in sorted(comparison.kl_coefs):
         for method in comparison.methods:
