@@ -205,6 +205,8 @@ def learn(comparison: Comparison, method: Method, kl_coef: float, seed: int, job
         config = {coefficient: kl_coef} | method.config
         agent = AGENTS[method.agent](envs, seed=seed, **parts, **config)
         progress = _Progress()
+        if method.head_start:
+            progress.calls = add_ranked_texts(agent, job)
         _measure(comparison, job, agent, reference, progress)
         if method.head_start:
             _learn_from_ranked_texts(comparison, method, job, agent, reference, progress)
@@ -247,7 +249,6 @@ def _learn_from_ranked_texts(
 ) -> None:
     """The head start, measured along its way."""
     started = time.perf_counter()
-    progress.calls = add_ranked_texts(agent, job)
     bounds = np.linspace(0, method.head_start, min(HEAD_START_MARKS, method.head_start) + 1).astype(int).tolist()
     for begin, end in pairwise(bounds):
         agent.learn_offline(end - begin)
