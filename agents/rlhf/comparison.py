@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class Comparison:
         rlhf: the pipeline that makes the models.
         kl_coefs: coefficients β of the KL penalty, for every method the same.
         episodes: of a run.
-        marks: episodes after which the policy is measured; each at the end of the window in which it is reached.
+        marks: episodes after which the policy is measured; each at the end of the window in which it is reached. It is
+            measured before the first one, too.
         evaluation_texts: sampled for one measurement.
     """
 
@@ -93,7 +95,7 @@ class Comparison:
     methods: tuple[Method, ...]
     kl_coefs: tuple[float, ...] = (0.15, 0.3, 0.05)
     episodes: int = 1_024
-    marks: tuple[int, ...] = (0, 128, 256, 384, 512, 768, 1_024)
+    marks: tuple[int, ...] = (128, 256, 384, 512, 768, 1_024)
     evaluation_texts: int = 384
 
     def select(self, methods: Sequence[str] | None = None, kl_coefs: Sequence[float] | None = None) -> Comparison:
@@ -130,7 +132,7 @@ PRESETS = {
         ),
         kl_coefs=(0.15,),
         episodes=64,
-        marks=(0, 32, 64),
+        marks=(32, 64),
         evaluation_texts=32,
     ),
 }
@@ -204,17 +206,16 @@ def learn(comparison: Comparison, method: Method, kl_coef: float, seed: int, job
         agent = AGENTS[method.agent](envs, seed=seed, **parts, **config)
         progress = _Progress()
         if method.head_start:
-            started = time.perf_counter()
             progress.calls = add_ranked_texts(agent, job)
-            agent.learn_offline(method.head_start)
-            progress.seconds += time.perf_counter() - started
         _measure(comparison, job, agent, reference, progress)
+        if method.head_start:
+            _learn_from_ranked_texts(comparison, method, job, agent, reference, progress)
     started = time.perf_counter()
 
     def after_window(agent: Any) -> bool:
         nonlocal started
-        due = [mark for mark in comparison.marks if mark <= agent.num_episodes]
-        if len(due) > len(progress.rows):
+        measured = progress.rows[-1]["episodes"]
+        if any(measured < mark <= agent.num_episodes for mark in comparison.marks):
             progress.seconds += time.perf_counter() - started
             _measure(comparison, job, agent, reference, progress)
             agent.save(checkpoint)
@@ -237,6 +238,23 @@ def learn(comparison: Comparison, method: Method, kl_coef: float, seed: int, job
         }
     )
     write_rows(job.out / "rows.csv", progress.rows)
+
+
+HEAD_START_MARKS = 5
+"""Measurements of a head start."""
+
+
+def _learn_from_ranked_texts(
+    comparison: Comparison, method: Method, job: Job, agent: Any, reference: LMActorCritic, progress: _Progress
+) -> None:
+    """The head start, measured along its way."""
+    started = time.perf_counter()
+    bounds = np.linspace(0, method.head_start, min(HEAD_START_MARKS, method.head_start) + 1).astype(int).tolist()
+    for begin, end in pairwise(bounds):
+        agent.learn_offline(end - begin)
+        progress.seconds += time.perf_counter() - started
+        _measure(comparison, job, agent, reference, progress)
+        started = time.perf_counter()
 
 
 def add_ranked_texts(agent: SoftQ, job: Job) -> int:

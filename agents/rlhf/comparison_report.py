@@ -115,8 +115,9 @@ def target_table(comparison: Comparison, runs: Runs) -> list[list[str]]:
 
 
 def objective_table(comparison: Comparison, runs: Runs) -> list[list[str]]:
-    """Header and rows: mean reward − β · KL after some episodes, for each coefficient and method."""
-    marks = [mark for mark in comparison.marks if mark]
+    """Header and rows: mean reward − β · KL after some episodes, for each coefficient and method; at 0 after a head
+    start."""
+    marks = (0, *comparison.marks)
     table = [["kl_coef", "method", *(f"{mark:,}" for mark in marks)]]
     for kl_coef in sorted(comparison.kl_coefs):
         for method in comparison.methods:

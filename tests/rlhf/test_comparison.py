@@ -41,7 +41,7 @@ from tests.rlhf.conftest import Pipeline
 @pytest.fixture(scope="session")
 def small() -> Comparison:
     """The smoke preset, smaller still."""
-    return replace(get_comparison("smoke"), episodes=48, marks=(0, 16, 48), evaluation_texts=24)
+    return replace(get_comparison("smoke"), episodes=48, marks=(16, 48), evaluation_texts=24)
 
 
 @pytest.fixture(scope="session")
@@ -58,17 +58,17 @@ def test_every_run_is_measured_along_its_way(played: Path, small: Comparison) ->
     assert set(runs) == {(name, 0.15) for name in ("PPO", "SoftQ", "SoftQ, head start")}
     for (name, _), [run] in runs.items():
         rows = run.rows
-        assert rows["episodes"][0] == 0
-        assert len(rows["episodes"]) == 3
-        assert (np.diff(rows["episodes"]) > 0).all()
-        assert (rows["episodes"][1:] >= [16, 48]).all()
+        head_start = 2 if name == "SoftQ, head start" else 0
+        assert (rows["episodes"][: 1 + head_start] == 0).all()
+        assert len(rows["episodes"]) == 3 + head_start
+        assert (np.diff(rows["episodes"][head_start:]) > 0).all()
+        assert (rows["episodes"][-2:] >= [16, 48]).all()
         assert (np.diff(rows["seconds"]) > 0).all()
+        assert (np.diff(rows["gradient_samples"]) > 0).all()
         judged = rows["reward_calls"] - rows["episodes"]
-        assert (judged == (96 * 4 // 6 if name == "SoftQ, head start" else 0)).all()
+        assert (judged == (96 * 4 // 6 if head_start else 0)).all()
         assert ((rows["grammatical"] >= 0) & (rows["grammatical"] <= 1)).all()
-        if name != "SoftQ, head start":  # before anything is learnt the policy is its reference
-            assert abs(rows["kl"][0]) < 1e-4
-            assert rows["gradient_samples"][0] == 0
+        assert abs(rows["kl"][0]) < 1e-4  # before anything is learnt the policy is its reference
         assert rows["kl"][-1] > 1e-4
         assert run.figures["update_to_data"] > 0
     # the same models and the same texts before anything is learnt
@@ -113,11 +113,11 @@ def test_the_report_holds_every_measurement(played: Path, small: Comparison) -> 
     assert [path.name for path in paths] == ["comparison.csv", "comparison.md", "comparison.png"]
     with paths[0].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 3
+    assert len(rows) == 3 * 3 + 2
     assert {row["method"] for row in rows} == {"PPO", "SoftQ", "SoftQ, head start"}
     text = paths[1].read_text(encoding="utf-8")
     assert "Medians of 1 seed(s)" in text
-    assert "| kl_coef | method | 16 | 48 |" in text
+    assert "| kl_coef | method | 0 | 16 | 48 |" in text
     assert paths[2].stat().st_size > 10_000
 
 
@@ -171,7 +171,7 @@ def test_first_reached_literal() -> None:
 
 def two_methods() -> tuple[Comparison, dict[tuple[str, float], list[Run]]]:
     methods = (Method("PPO", "PPO", 8, {}), Method("SoftQ", "SoftQ", 8, {}))
-    comparison = replace(get_comparison("smoke"), methods=methods, kl_coefs=(0.1, 0.2), marks=(0, 100, 200))
+    comparison = replace(get_comparison("smoke"), methods=methods, kl_coefs=(0.1, 0.2), marks=(100, 200))
 
     def run(seed: int, ends: float) -> Run:
         grid = [0.0, 100.0, 200.0]
@@ -196,10 +196,20 @@ def test_tables_literal() -> None:
     assert table[2] == ["1", "1.5", "SoftQ", "0.2", "50 (50–50)", "50 (50–50)", "50 (50–50)"]
     assert table[5] == ["1.4", "2.5", "PPO", "", "not reached", "", ""]
     objective = objective_table(comparison, runs)
-    assert objective[0] == ["kl_coef", "method", "100", "200"]
-    assert objective[1] == ["0.1", "PPO", "1.15 (0.90–1.90)", "1.15 (0.90–1.90)"]
-    assert objective[4][2] == "1.80 (1.80–1.80)"
+    assert objective[0] == ["kl_coef", "method", "0", "100", "200"]
+    assert objective[1] == ["0.1", "PPO", "0.00 (0.00–0.00)", "1.15 (0.90–1.90)", "1.15 (0.90–1.90)"]
+    assert objective[4][3] == "1.80 (1.80–1.80)"
     assert markdown([["a", "b"], ["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |\n"
+
+
+def test_at_0_episodes_a_head_start_counts() -> None:
+    comparison, runs = two_methods()
+    grid = [0.0, 0.0, 100.0, 200.0]
+    columns = {name: grid for name in ("episodes", "reward_calls", "seconds")}
+    ahead = Run(0, rows(**columns, reward=[0.0, 1.2, 1.2, 1.2], kl=[0, 1, 1, 1], kl_k1=[0, 1, 1, 1]), {})
+    runs["SoftQ", 0.1] = [ahead]
+    assert objective_table(comparison, runs)[2] == ["0.1", "SoftQ", "1.10", "1.10", "1.10"]
+    assert first_reached(ahead.rows, "episodes", 1.0, 1.5) == 0
 
 
 def test_names_of_runs() -> None:
