@@ -38,10 +38,10 @@ def passes(name: str) -> bool:
     history: list[dict[str, float]] = []
     try:
         agent.learn(2_048, callback=lambda agent: history.append(dict(agent.metrics)))
+        agent.collector.reset(7)
+        rollout = agent.collector.collect(8)
     except (RuntimeError, ValueError):  # from probabilities that are NaN no token can be drawn
         return False
-    agent.collector.reset(7)
-    rollout = agent.collector.collect(8)
     with torch.no_grad():
         values = agent.policy.values(torch.from_numpy(rollout.rows), torch.from_numpy(rollout.lengths))[0].numpy()
     num_tokens = values.shape[1]
