@@ -214,7 +214,8 @@ def test_the_policy_becomes_the_reference_times_exp_of_score_over_tau(
     torch.testing.assert_close(ref.exp().sum(1), torch.ones(2))  # these are all texts that there are
     optimum = (ref + scores.view(2, -1) / TAU).log_softmax(1)
 
-    options = {"tau": TAU, "weight_decay": 0.0, "reward_scale": 1.0, "updates_per_window": 8, "batch_size": 32}
+    options = {"tau": TAU, "weight_decay": 0.0, "reward_scale": 1.0, "updates_per_window": 8}
+    options |= {"batch_size": 32, "learning_starts": 64, "recent_episodes": 256}
     agent = SoftQ(envs, policy=policy, reference=reference, importance_weights=online, exact_kl=False, **options)
     if not online:
         lines = [{"prompt": prompt, "completion": text} for prompt in "01" for text in TEXTS]
