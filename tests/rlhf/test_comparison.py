@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import agents.rlhf.comparison as comparison_module
 from agents.benchmark.suites import BenchmarkError
@@ -127,6 +132,52 @@ def test_missing_and_damaged_runs_are_named(played: Path, small: Comparison, tmp
     (tmp_path / "rows.csv").write_text("episodes,reward\n1,many\n", encoding="utf-8")
     with pytest.raises(RLHFError, match=r"rows\.csv cannot be read"):
         read_rows(tmp_path / "rows.csv")
+
+
+def load_script() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "scripts" / "replay_rlhf.py"
+    spec = importlib.util.spec_from_file_location("replay_rlhf", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["replay_rlhf"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_keeps_what_is_finished_and_reports(
+    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, out = load_script(), tmp_path / "out"
+    open_comparison(out, get_comparison("smoke"))
+    shutil.copytree(played / "seed-0", out / "seed-0")
+    assert script.main(script.Options("smoke", seeds=(3,), out=out, jobs=1), Console(width=200)) == 0
+    printed = capsys.readouterr().out
+    assert "7 stages, 7 finished before" in printed
+    assert "| kl_coef | method | 0 | 32 | 64 |" in printed
+    assert (out / "comparison.png").is_file()
+    part = script.Options("smoke", seeds=(3,), out=out, jobs=1, methods=("PPO",))
+    assert script.main(part, Console(width=200)) == 0
+    assert "SoftQ" not in (out / "comparison.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": (1, 1)}, "--seeds must be different numbers"),
+        ({"seeds": (-1,)}, "--seeds must be different numbers from 0 on"),
+        ({"jobs": 0}, "--jobs must be at least 1"),
+        ({"preset": "fast"}, "fast"),
+        ({"methods": ("DQN",)}, "DQN"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    script = load_script()
+    with pytest.raises(RLHFError, match=message):
+        script.main(script.Options(out=tmp_path / "out", **options), Console())
+    assert not (tmp_path / "out").exists()
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
