@@ -1,6 +1,7 @@
 """Language models in the place of the small networks. Needs the extra ``lm`` (transformers)."""
 
 from agents.lm.actor_critic import LMActorCritic
+from agents.lm.annotators import Annotator
 from agents.lm.preferences import (
     Ranking,
     best_accuracy,
@@ -14,6 +15,7 @@ from agents.lm.reward_model import RewardModel, RewardModelConfig, train_reward_
 from agents.lm.sampling import Answers, sample_answers
 
 __all__ = [
+    "Annotator",
     "Answers",
     "LMActorCritic",
     "Ranking",
