@@ -113,7 +113,8 @@ def shares_figure(shares: Sequence[tuple[str, Share]], label: str) -> Figure:
         axes.errorbar(range(len(shares)), values, yerr=[below, above], fmt="o", color="#0072B2", capsize=3)
         axes.set_xticks(range(len(shares)), [name for name, _ in shares])
         axes.set_xlim(-0.5, len(shares) - 0.5)
-        axes.set_ylim(min(30, *values) - 5, max(70, *values) + 5)
+        ends = [100 * end for _, share in shares for end in (share.low, share.high)]
+        axes.set_ylim(min(30, *ends) - 5, max(70, *ends) + 5)
         axes.set_xlabel(label)
         axes.set_ylabel("% of its pairs")
     return figure
