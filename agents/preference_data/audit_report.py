@@ -15,9 +15,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agents.benchmark.plots import STYLE
 from agents.preference_data.audit import Audit, Verdict
 from agents.preference_data.statistics import Share
-from agents.rlhf.plots import STYLE, to_svg
+from agents.rlhf.plots import to_svg
 
 SIGNS = {Verdict.GOOD: "✓", Verdict.UNKNOWN: "–", Verdict.DOUBTFUL: "?", Verdict.NOT_ENOUGH: "✗"}
 COLOURS = {Verdict.GOOD: "green", Verdict.UNKNOWN: "dim", Verdict.DOUBTFUL: "yellow", Verdict.NOT_ENOUGH: "red"}

@@ -177,7 +177,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 def similarity(one: str, other: str, n: int = 2) -> float:
     """Jaccard similarity of two texts' n-grams of words, in [0, 1]. Broder 1997, "On the Resemblance and Containment
     of Documents". Texts shorter than n are compared as a whole."""
-    left, right = set(_grams(one, n)) or {one}, set(_grams(other, n)) or {other}
+    left, right = set(_grams(one, n)) or {(one,)}, set(_grams(other, n)) or {(other,)}
     return len(left & right) / len(left | right)
 
 
