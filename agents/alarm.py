@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agents.base import Agent
+from agents.callbacks import StatefulCallback
 from agents.checkpoint import load_config, load_state
 from textenvs.errors import unknown_name
 
@@ -126,7 +127,7 @@ class Alarm:
     reason: str
 
 
-class HackingAlarm:
+class HackingAlarm(StatefulCallback):
     """Watches the figures of every batch, as ``Agent.metrics`` has them; rings once.
 
     Args:
@@ -339,7 +340,7 @@ class HackingAlarm:
 
 def step_back(agent: Agent, folder: str | Path) -> None:
     """Put an agent into the state of one of its own checkpoints: weights, optimiser, buffer, counters, random streams.
-    Episodes in flight are given up.
+    Logs are taken back to there, and episodes in flight are given up.
 
     Raises:
         CheckpointError: no checkpoint, or a damaged one.
@@ -349,6 +350,9 @@ def step_back(agent: Agent, folder: str | Path) -> None:
         setattr(agent, name, value)
     agent.rng.bit_generator.state = state["rng"]
     agent._set_state(state)
+    agent._apply_schedules()
+    if agent._logger is not None:
+        agent._logger.rewind(agent.num_timesteps)
     agent.collector.drop()
 
 

@@ -28,7 +28,7 @@ def next_logprobs(of: Any, spec: TextSpec | None = None) -> NextLogprobs:
         TypeError: it has no ``next_logprobs`` of its own: an agent that samples from no distribution over tokens.
         ValueError: a policy without ``spec``, or for another environment.
     """
-    policy = getattr(of, "policy", of)
+    policy = getattr(of, "policy", None) or of
     if not hasattr(policy, "next_logprobs"):
         raise TypeError(
             f"{type(of).__name__} has no next_logprobs(rows, written, action_masks), the distribution that it samples "
