@@ -328,14 +328,14 @@ class HackingAlarm(StatefulCallback):
             "batches": self._batches,
             "best_batch": self.best_batch,
             "alarm": None if self.alarm is None else asdict(self.alarm),
-            "series": {key: list(values) for key, values in self._series.items()},
+            "series": [[key, list(values)] for key, values in self._series.items()],  # keys with slashes
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from ``get_state``."""
         self._batches, self.best_batch = int(state["batches"]), int(state["best_batch"])
         self.alarm = None if state["alarm"] is None else Alarm(**state["alarm"])
-        self._series = {key: [float(value) for value in values] for key, values in state["series"].items()}
+        self._series = {key: [float(value) for value in values] for key, values in state["series"]}
 
 
 def step_back(agent: Agent, folder: str | Path) -> None:

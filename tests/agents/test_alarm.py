@@ -263,6 +263,27 @@ def test_stepping_back_needs_a_checkpoint(tmp_path: Path) -> None:
         step_back(agent, tmp_path)
 
 
+def test_its_state_goes_with_the_agents_checkpoint(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"env_kwargs": {"reward": [(1, "match"), (0, "prefix")]}, **TINY}
+    agent = PPO("textenvs/Reverse-v0", **arguments)
+    alarm = HackingAlarm("prefix")
+    agent.learn(200, callback=alarm)
+    agent.save(tmp_path / "agent")
+    again, later = PPO.load(tmp_path / "agent"), HackingAlarm("prefix")
+    again.learn(30, callback=later)
+    assert later._batches == alarm._batches + 1
+    assert later._series[PROXY][:-1] == alarm._series[PROXY]
+
+
+def test_logs_are_taken_back_too(tmp_path: Path) -> None:
+    agent = PPO("textenvs/Reverse-v0", log_dir=tmp_path / "logs", **TINY).learn(200)
+    agent.save(tmp_path / "best")
+    rows = (tmp_path / "logs" / "metrics.csv").read_text()
+    agent.learn(200)
+    step_back(agent, tmp_path / "best")
+    assert (tmp_path / "logs" / "metrics.csv").read_text() == rows
+
+
 def test_a_wrong_name_is_told_with_the_right_ones() -> None:
     agent = PPO("textenvs/Reverse-v0", env_kwargs={"reward": [(1, "match"), (0, "prefix")]}, **TINY)
     with pytest.raises(KeyError, match=r"Unknown reward part 'prefx'\. Did you mean 'prefix'\?.*Gold\(proxy, gold\)"):

@@ -110,6 +110,14 @@ def test_exact_reward_and_kl_of_ppo_agree_with_its_own_rollouts() -> None:
         assert abs(sampled.mean() - exact) <= 3 * sampled.std() / np.sqrt(len(sampled))
 
 
+def test_soft_q_with_a_policy_of_ones_own_answers_with_that_policy() -> None:
+    envs, _ = make("plain")
+    policy = shaken(TransformerPolicy(4, 0, 3))
+    agent = SoftQ(envs, policy=policy, reference=policy.frozen_copy(), tau=0.1)
+    problem = ExactProblem(envs, next_logprobs(policy, agent.text_spec))
+    assert problem.evaluate(next_logprobs(agent)).kl == 0
+
+
 def test_it_reads_the_weights_of_the_moment() -> None:
     envs, _ = make("plain")
     agent = PPO(envs)
