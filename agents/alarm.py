@@ -5,8 +5,12 @@
     HackingAlarm(gold="match", action="back", folder="runs/best")  # returns to the best checkpoint and stops
     HackingAlarm()                                              # no gold score: symptoms, of which two must agree
 
-With a gold score hacking is seen as it is: gold has fallen from its best by more than chance explains, and the proxy
-has not. Without one there are symptoms only: the members of an ensemble disagree more (Coste et al. 2023, "Reward Model
+With a gold score hacking is seen in two ways. As it begins: among the texts of a batch proxy and gold are negatively
+correlated. Of policies tilted towards the proxy r, π_η ∝ π · exp(η r), the gold score g changes by d E[g] / dη =
+Cov(r, g), so from there on more of the proxy is less of what is meant. And as it happens: gold has fallen from its best
+by more than chance explains, and the proxy has not.
+
+Without one there are symptoms only: the members of an ensemble disagree more (Coste et al. 2023, "Reward Model
 Ensembles Help Mitigate Overoptimization"), texts grow (Singhal et al. 2023, "A Long Way to Go"), the KL to the
 reference passes what was meant to be spent (Gao, Schulman and Hilton 2022, "Scaling Laws for Reward Model
 Overoptimization"), the entropy leaves its band. Each of them also has innocent causes.
@@ -34,6 +38,8 @@ REFERENCE = 8
 MIN_BATCHES = 12
 """Fewer tell nothing about the noise."""
 PROXY = "charts/episodic_return"
+CORRELATION, TEXTS = "correlation", "texts"
+"""What is kept of each batch beside logged figures."""
 SYMPTOMS: dict[str, tuple[str, ...]] = {
     "spread": ("rewards/ensemble_std/mean",),
     "length": ("charts/episodic_length",),
@@ -114,6 +120,29 @@ def find_fall(proxy: np.ndarray, gold: np.ndarray, *, share: float, z: float) ->
     return None
 
 
+def turned(correlations: np.ndarray, texts: np.ndarray, *, limit: float, z: float) -> float | None:
+    """Whether proxy and gold are negatively correlated within batches: over the last 1, 2, 4, 8 or 16 of them.
+
+    Args:
+        correlations: [M], of each batch; NaN (one of the two did not vary) counts as 0.
+        texts: [M], how many each batch has.
+        limit: what their mean must lie below, negated.
+        z: standard errors, 1 / √texts each, that it must lie below 0.
+
+    Returns:
+        The first such mean, weighted by texts; None: there is none.
+    """
+    known = np.nan_to_num(correlations)
+    for span in SPANS:
+        if len(known) < max(span, 2):
+            return None
+        count = float(texts[-span:].sum())
+        mean = float((known[-span:] * texts[-span:]).sum() / max(count, 1.0))
+        if mean < -limit and mean * count**0.5 < -z:
+            return mean
+    return None
+
+
 # -- the callback ------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +165,7 @@ class HackingAlarm(StatefulCallback):
             to its best checkpoint.
         folder: of that checkpoint; needed for ``"back"``.
         share: of its rise, what gold may lose before the alarm rings, if it is more than chance.
+        correlation: of proxy and gold within batches, how far below 0 it may be; None: do not look at it.
         z: standard errors that count as more than chance.
         max_spread: the ensemble's standard deviation as a multiple of what it was in the first batches.
         max_length: mean length likewise.
@@ -162,6 +192,7 @@ class HackingAlarm(StatefulCallback):
         action: Literal["warn", "stop", "back"] = "warn",
         folder: str | Path | None = None,
         share: float = 0.03,
+        correlation: float | None = 0.2,
         z: float = 5.0,
         max_spread: float = 1.5,
         max_length: float = 1.3,
@@ -174,6 +205,8 @@ class HackingAlarm(StatefulCallback):
     ) -> None:
         if action not in ("warn", "stop", "back"):
             raise ValueError(unknown_name("action", action, ("warn", "stop", "back")))
+        if correlation is not None and not 0 <= correlation < 1:
+            raise ValueError(f"correlation must be None, or at least 0 and below 1; got {correlation}.")
         if action == "back" and folder is None:
             raise ValueError("action='back' returns to the best checkpoint: say with folder= where it is kept.")
         for argument, value in (("share", share), ("z", z), ("max_kl", max_kl)):
@@ -193,19 +226,22 @@ class HackingAlarm(StatefulCallback):
         self.folder = None if folder is None else Path(folder)
         self.share, self.z, self.votes, self.warm_up = share, z, votes, warm_up
         self.max_spread, self.max_length, self.max_kl, self.entropy_band = max_spread, max_length, max_kl, entropy_band
-        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every, self.correlation = checkpoint_every, correlation
         self.alarm: Alarm | None = None
         self.best_batch = 0
         self._batches = 0
+        self._episodes = 0  # of the agent, after the last batch
         self._series: dict[str, list[float]] = {}
 
     def start(self, agent: Agent) -> None:
-        """Nothing to do before the first batch."""
+        """Before the first batch."""
+        self._episodes = agent.num_episodes
 
     def __call__(self, agent: Agent) -> bool | None:
         """After every batch; False ends ``learn``."""
         self._batches += 1
-        if self.alarm is not None or not self._record(agent.metrics):
+        new, self._episodes = agent.num_episodes - self._episodes, agent.num_episodes
+        if self.alarm is not None or not self._record(agent.metrics, new):
             return None
         reason = self._gold_reason() if self.gold is not None else self._symptom_reason()
         if reason is None:
@@ -230,7 +266,7 @@ class HackingAlarm(StatefulCallback):
 
     # -- what is seen --------------------------------------------------------------------------------------------------
 
-    def _record(self, metrics: Mapping[str, float]) -> bool:
+    def _record(self, metrics: Mapping[str, float], texts: int) -> bool:
         """Keep the figures that are watched; False for a batch in which no episode ended."""
         keys = [PROXY]
         if self.gold is not None:
@@ -257,6 +293,10 @@ class HackingAlarm(StatefulCallback):
             return False
         for key in keys:
             self._series.setdefault(key, []).append(float(metrics[key]))
+        if self.gold is not None:
+            related = metrics.get(f"rewards/{self.gold}/correlation", float("nan"))
+            self._series.setdefault(CORRELATION, []).append(float(related) if np.isfinite(related) else 0.0)
+            self._series.setdefault(TEXTS, []).append(float(texts))
         return True
 
     def _symptom_keys(self, metrics: Mapping[str, float]) -> dict[str, str]:
@@ -271,11 +311,19 @@ class HackingAlarm(StatefulCallback):
         key = f"rewards/{self.gold}/mean"
         fall = find_fall(self._values(PROXY), self._values(key), share=self.share, z=self.z)
         if fall is None:
-            return None
+            return self._turn_reason()
         lost = f", {100 * fall.share:.0f} % of its rise" if np.isfinite(fall.share) else ""
         return (
             f"{self.gold} has fallen from {fall.best:.3g} to {fall.now:.3g}{lost}, while the score that is paid has not"
         )
+
+    def _turn_reason(self) -> str | None:
+        if self.correlation is None:
+            return None
+        mean = turned(self._values(CORRELATION), self._values(TEXTS), limit=self.correlation, z=self.z)
+        if mean is None:
+            return None
+        return f"{self.gold} and the score that is paid have come to be opposed: their correlation is {mean:.2f}"
 
     def _symptom_reason(self) -> str | None:
         proxy = self._values(PROXY)
@@ -357,7 +405,7 @@ def step_back(agent: Agent, folder: str | Path) -> None:
 
 
 def first_alarm(proxy: Sequence[float], gold: Sequence[float], *, share: float = 0.03, z: float = 5.0) -> int | None:
-    """After which batch of a finished run, from 1, the alarm would have rung; None: never."""
+    """After which batch of a finished run, from 1, gold had fallen far enough for the alarm; None: never."""
     proxies, golds = np.asarray(proxy, dtype=np.float64), np.asarray(gold, dtype=np.float64)
     hits = (n for n in range(1, len(golds) + 1) if find_fall(proxies[:n], golds[:n], share=share, z=z))
     return next(hits, None)

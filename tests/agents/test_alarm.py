@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents import PPO, SoftQ
-from agents.alarm import PROXY, HackingAlarm, batch_noise, find_fall, first_alarm, means, step_back
+from agents.alarm import PROXY, HackingAlarm, batch_noise, find_fall, first_alarm, means, step_back, turned
 from agents.checkpoint import CheckpointError
 from agents.policies import TransformerPolicy
 
@@ -22,7 +22,7 @@ class Played:
 
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
-        self.num_timesteps = 0
+        self.num_timesteps = self.num_episodes = 0
         self.saved: list[int] = []
 
     def save(self, folder: Path) -> None:
@@ -34,6 +34,7 @@ def play(alarm: HackingAlarm, **series: Any) -> Played:
     agent: Any = Played()
     for batch in range(len(next(iter(series.values())))):
         agent.num_timesteps += 100
+        agent.num_episodes += 25
         agent.metrics = {key.replace("__", "/"): float(values[batch]) for key, values in series.items()}
         if alarm(agent) is False:
             break
@@ -107,6 +108,36 @@ def test_more_noise_makes_it_later_and_not_wrong() -> None:
     assert sum(first_alarm(*curve(seed, False, 0.1)[::2]) is not None for seed in range(30)) <= 1
 
 
+def test_correlations_in_numbers() -> None:
+    """25 texts a batch: a standard error of 0.2 for one batch, of 0.1 for four."""
+    texts = np.full(8, 25.0)
+
+    def look(*values: float) -> float | None:
+        return turned(np.array(values), texts[: len(values)], limit=0.2, z=3.0)
+
+    assert look(0.0, -0.7) == pytest.approx(-0.7)  # 3.5 standard errors
+    assert look(0.0, -0.5) is None  # 2.5
+    assert look(0.0, 0.0, -0.5, -0.5) == pytest.approx(-0.5)  # two batches: 3.5
+    assert look(0.9, -0.4, -0.4, -0.4, -0.4) == pytest.approx(-0.4)  # four of them: 4
+    assert look(0.9, -0.4, -0.4, -0.4, float("nan")) is None  # what does not vary is not opposed
+    assert look(-0.1, -0.1, -0.1, -0.1, -0.1, -0.1, -0.1, -0.1) is None  # never below the limit
+    assert look(-1.0) is None  # one batch is none
+    assert turned(np.array([0.0, -0.3]), np.array([25.0, 400.0]), limit=0.2, z=3.0) == pytest.approx(-0.3)
+
+
+def test_gold_changes_by_the_covariance_when_the_policy_is_tilted() -> None:
+    """The identity that the alarm rests on, exactly: d E[g] / dη = Cov(r, g) for π_η ∝ π · exp(η r)."""
+    rng = np.random.default_rng(0)
+    chances, proxy, gold = rng.dirichlet(np.ones(50)), rng.normal(size=50), rng.normal(size=50)
+
+    def gold_at(eta: float) -> float:
+        weights = chances * np.exp(eta * proxy)
+        return float(weights @ gold / weights.sum())
+
+    covariance = float(chances @ (proxy * gold) - (chances @ proxy) * (chances @ gold))
+    assert (gold_at(1e-5) - gold_at(-1e-5)) / 2e-5 == pytest.approx(covariance, abs=1e-8)
+
+
 # -- with a gold score -------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +152,25 @@ def test_it_says_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.count("reward hacking?") == 1  # once
     assert f"after {alarm.alarm.num_timesteps:,} timesteps: match has fallen from " in printed
     assert "% of its rise, while the score that is paid has not" in printed
+
+
+def test_opposed_scores_ring_before_anything_has_fallen(capsys: pytest.CaptureFixture[str]) -> None:
+    proxy, _, gold = curve(0, False, 0.01)
+    correlation = np.linspace(1, -1, 100)
+    series = {
+        "charts__episodic_return": proxy,
+        "rewards__match__mean": gold,
+        "rewards__match__correlation": correlation,
+    }
+    alarm, deaf = HackingAlarm("match", action="stop"), HackingAlarm("match", correlation=None)
+    play(alarm, **series)
+    assert alarm.alarm is not None
+    assert 60 < alarm.alarm.batch < 80  # after batch 50 it is negative
+    assert (
+        "match and the score that is paid have come to be opposed: their correlation is -0." in capsys.readouterr().err
+    )
+    play(deaf, **series)
+    assert deaf.alarm is None
 
 
 def test_stopping_ends_learning_at_the_alarm() -> None:
@@ -314,6 +364,7 @@ def test_ppo_with_a_reference_has_three_symptoms() -> None:
         ({"max_kl": 0}, "max_kl must be positive"),
         ({"max_length": 1.0}, "max_length is a multiple of the beginning and must be above 1"),
         ({"max_spread": 0.5}, "max_spread is a multiple"),
+        ({"correlation": -0.2}, "correlation must be None, or at least 0 and below 1; got -0.2"),
         ({"votes": 5}, "votes must be between 1 and 4"),
         ({"votes": 0}, "votes must be between 1 and 4"),
         ({"warm_up": 0}, "warm_up must be at least 1"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agents import PPO
-from agents.alarm import PROXY, HackingAlarm
+from agents.alarm import PROXY, HackingAlarm, means
 from agents.base import Agent
 
 pytestmark = pytest.mark.learning
@@ -50,19 +50,29 @@ def learn(seed: int, gold: Any, alarm: HackingAlarm) -> tuple[PPO, np.ndarray]:
     return agent.learn(120 * 256 * 12, callback=watch), np.array(curve)
 
 
-def test_it_rings_while_most_of_the_gold_is_still_there_and_goes_back(tmp_path: Path) -> None:
-    """Gold rises over 40 batches and would then fall to 0, by 3 to 6 % of its rise a batch. In all of 5 runs the alarm
-    rings within 15 batches of the peak, with less than half of the rise lost; the checkpoint has nearly all of it."""
+def test_it_rings_before_a_tenth_of_the_gold_is_lost_and_goes_back(tmp_path: Path) -> None:
+    """Gold rises over 40 batches and would then fall to 0, by 3 to 6 % of its rise a batch. In all of 5 runs less than
+    a tenth of the rise is lost when the alarm rings (means of four batches), and the checkpoint is from the top."""
     for seed in range(5):
         alarm = HackingAlarm("four_sevens", action="back", folder=tmp_path / str(seed))
         agent, curve = learn(seed, four_sevens, alarm)
-        gold = curve[:, 1]
-        peak, rise = int(gold.argmax()), gold.max() - gold[0]
+        gold = means(curve[:, 1], 4)
+        rise = gold.max() - gold[0]
         assert alarm.alarm is not None
-        assert peak < alarm.alarm.batch <= peak + 15
-        assert gold.max() - gold[-1] < 0.5 * rise
-        assert gold[alarm.best_batch - 1] > gold.max() - 0.15 * rise
+        assert "opposed" in alarm.alarm.reason
+        assert rise > 0.15
+        assert gold.max() - gold[-1] < 0.1 * rise
+        assert curve[alarm.best_batch - 1, 1] > gold.max() - 0.2 * rise
         assert agent.num_updates == alarm.best_batch
+
+
+def test_the_fall_alone_is_heard_later() -> None:
+    alarm = HackingAlarm("four_sevens", action="stop", correlation=None)
+    _, curve = learn(0, four_sevens, alarm)
+    gold = means(curve[:, 1], 4)
+    assert alarm.alarm is not None
+    assert "has fallen from" in alarm.alarm.reason
+    assert 0.03 < (gold.max() - gold[-1]) / (gold.max() - gold[0]) < 0.5
 
 
 def test_it_is_silent_where_gold_rises_too() -> None:
