@@ -36,7 +36,8 @@ from rich.table import Table
 from agents.benchmark.analyse import percentile_interval, resample
 from agents.benchmark.plots import COLOURS
 from agents.benchmark.suites import BenchmarkError
-from agents.exam import METHODS, PAPERS, Exam, Paper, sit
+from agents.exam import PAPERS, Exam, Paper, sit
+from agents.exam_methods import METHODS
 from agents.experiments import play_runs, write_csv
 from textenvs.errors import unknown_name
 
@@ -83,10 +84,9 @@ def examine(preset: Preset, key: Key) -> dict[str, Any]:
     paper, method, beta, seed = key
     exam = sit(paper, preset.texts, preset.steps)
     began = time.perf_counter()
-    agent = METHODS[method](exam, float(beta), int(seed), preset.timesteps)
+    examinee = METHODS[method](exam, float(beta), int(seed), preset.timesteps)
     seconds = time.perf_counter() - began
-    agent.envs.close()
-    return exam.grade(agent, float(beta)) | {"seconds": seconds, "tokens": agent.num_timesteps}
+    return exam.grade(examinee.policy, float(beta)) | {"seconds": seconds, "tokens": examinee.tokens}
 
 
 def median_and_interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from agents.exact import next_logprobs
-from agents.exam import METHODS, PAPERS, Exam, legal_actions, sit, skewed_policy
+from agents.exam import PAPERS, Exam, legal_actions, sit, skewed_policy
+from agents.exam_methods import METHODS
 from textenvs import TextEnv
 from textenvs.exact import ExactProblem, uniform_policy
 from textenvs.regularised import entropy, kl_divergence
@@ -42,7 +43,7 @@ def test_legal_actions_are_those_of_the_environment() -> None:
     env = TextEnv("DyckMasked", length=2, num_kinds=2)
     tree = TextTree(env.task, env.task.prompts_at(np.array([1]))[0], prompt_index=1)
     index = np.arange(len(tree))
-    masks = legal_actions(tree, index)
+    masks = legal_actions(env.task, tree.rows(index), tree.lengths[index])
     assert masks is not None
     for i, row in zip(index, tree.rows(), strict=True):
         env.reset(seed=0, options={"index": 1})
@@ -50,7 +51,7 @@ def test_legal_actions_are_those_of_the_environment() -> None:
             assert np.array_equal(masks[i, t], env.action_masks())
             env.step(int(row[tree.task.prompt_length + t]))
     plain = TextTree(TextEnv("HiddenTarget", length=2, num_symbols=2).task)
-    assert legal_actions(plain, np.arange(4)) is None
+    assert legal_actions(plain.task, plain.rows(), plain.lengths) is None
 
 
 def test_the_reference_has_learnt_the_habits(exam: Exam) -> None:
@@ -104,8 +105,9 @@ def test_the_best_policy_gets_full_marks_and_the_reference_none(exam: Exam) -> N
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_learn_and_stay_under_the_frontier(method: str) -> None:
     exam = sit(PAPERS[0].name, **SMALL)
-    agent = METHODS[method](exam, 0.1, 0, 12_800)
-    grade = exam.grade(agent, 0.1)
+    examinee = METHODS[method](exam, 0.1, 0, 12_800)
+    assert 0 < examinee.tokens <= 13_440
+    grade = exam.grade(examinee.policy, 0.1)
     assert grade["closed"] > 0.1
     assert grade["above"] <= 1e-9
     assert grade["regret"] == pytest.approx(grade["optimal"] - grade["reward"] + 0.1 * grade["kl"], abs=1e-12)
