@@ -1,8 +1,8 @@
 """The exact exam: environments that can be enumerated, and references with habits of their own.
 
-Every method (:mod:`agents.exam_methods`) is given the same problem, to maximise E[score] − β KL(π ‖ π_ref), and is graded exactly, without sampling
-(:mod:`textenvs.exact`). The reference is a small transformer pretrained on skewed texts, so it is far from uniform and
-the KL has something to hold on to.
+Every method (:mod:`agents.exam_methods`) is given the same problem, to maximise E[score] − β KL(π ‖ π_ref), and is
+graded exactly, without sampling (:mod:`textenvs.exact`). The reference is a small transformer pretrained on skewed
+texts, so it is far from uniform and the KL has something to hold on to.
 """
 
 from __future__ import annotations

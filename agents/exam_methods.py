@@ -159,8 +159,8 @@ def rest(
 ) -> Examinee:
     """ReST: in each round the policy writes, and imitates those of its texts that score above a quantile.
 
-    It has no β. How far it goes is decided by the number of rounds, and the round that is kept is the one whose own texts
-    have the highest mean of score − β log π/π_ref; they are written anyway, but for those of the last round.
+    It has no β. How far it goes is decided by the number of rounds, and the round that is kept is the one whose own
+    texts have the highest mean of score − β log π/π_ref; they are written anyway, but for those of the last round.
     """
     policy = exam.fresh_policy()
     best, kept, tokens = -np.inf, copy.deepcopy(policy.state_dict()), 0

@@ -5,8 +5,8 @@
 
 The remedies, side by side: a length penalty in the reward, length-balanced pairs, a pessimistic ensemble of reward
 models, and DPO on the same rankings; beside them PPO and DPO with an annotator who has no bias. An alarm listens to
-every PPO run. Writes ``length_hacking.csv``, ``length_hacking.md`` and ``length_hacking.png``. Finished stages are kept:
-after Ctrl-C, or for more seeds, the same command goes on.
+every PPO run. Writes ``length_hacking.csv``, ``length_hacking.md`` and ``length_hacking.png``. Finished stages are
+kept: after Ctrl-C, or for more seeds, the same command goes on.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def length_slope(lengths: np.ndarray, scores: np.ndarray) -> float:
 
 
 def length_share(lengths: np.ndarray, scores: np.ndarray, new_lengths: np.ndarray, new_scores: np.ndarray) -> float:
-    """Share of a gain in score that length alone explains: slope · (growth in tokens) / (gain in score), where the slope
-    is that of the texts before. It can lie below 0 (texts became shorter) and above 1 (what else changed cost score).
+    """Share of a gain in score that length alone explains: slope · (growth in tokens) / (gain in score), where the
+    slope is that of the texts before. It can lie below 0 (texts became shorter) and above 1 (the rest lost score).
 
     Args:
         lengths, scores: [B] of texts before training.
@@ -57,8 +57,8 @@ def length_share(lengths: np.ndarray, scores: np.ndarray, new_lengths: np.ndarra
 def stratified_share(
     lengths: np.ndarray, scores: np.ndarray, new_lengths: np.ndarray, new_scores: np.ndarray, width: int = 3
 ) -> float:
-    """The same without a line: 1 − (gain at equal length) / gain. Texts are compared in bins of ``width`` tokens, and the
-    gains of bins weighted by the texts after training in them; texts in bins that were empty before count nothing.
+    """The same without a line: 1 − (gain at equal length) / gain. Texts are compared in bins of ``width`` tokens, and
+    the gains of bins weighted by the texts after training in them; texts in bins that were empty before count nothing.
     Singhal et al. 2023, section 3.1 (there: the non-length reward gain).
 
     Args:

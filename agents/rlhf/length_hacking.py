@@ -1,10 +1,10 @@
-"""Length hacking, and four ways to mend it: annotators like long answers, a reward model learns it, PPO becomes verbose.
+"""Length hacking: annotators like long answers, a reward model learns it, PPO becomes verbose; four ways to mend it.
 
     pretraining ─▶ sft ─▶ rankings ─▶ judges ─▶ runs ─▶ evaluation
 
 Around ``TinyReviews``, with a gold score that is against verbosity: sentiment, less something for every token past a
-target. The same answers are ranked by two annotators, one of whom likes long answers. The first two stages are run once;
-everything else, annotators included, anew for each seed.
+target. The same answers are ranked by two annotators, one of whom likes long answers. The first two stages are run
+once, all others, annotators included, anew for each seed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Experiment:
     slope: float = 0.08
     """Gold score per token past it."""
     length_bias: float = 1.2
-    """Of the biased annotator, in log-odds per token; both are sure of the gold score with ``rlhf.preferences.scale``."""
+    """Of the biased annotator, in log-odds per token; of the gold score both are as sure as in ``rlhf.preferences``."""
     members: int = 3
     """Reward models of the ensemble; the first is the biased one, the others learn from bootstrap samples of its
     prompts."""

@@ -8,7 +8,8 @@ import torch
 
 from agents.exact import next_logprobs
 from agents.exam import PAPERS, Exam, legal_actions, sit, skewed_policy
-from agents.exam_methods import METHODS
+from agents.exam_methods import ANNOTATOR_SCALE, METHODS, rest
+from agents.losses import dpo_loss
 from textenvs import TextEnv
 from textenvs.exact import ExactProblem, uniform_policy
 from textenvs.regularised import entropy, kl_divergence
@@ -127,3 +128,34 @@ def test_best_of_n_lies_under_the_frontier_within_its_bound(exam: Exam) -> None:
         assert result["kl"] <= result["bound"] + 1e-12
         assert result["reward"] <= exam.problem.reward_at(result["kl"]) + 1e-9
         assert max(result["closed"].values()) < 1
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.3])
+def test_dpo_is_asked_for_the_same_policy_as_all_others(beta: float) -> None:
+    """Its loss over all pairs of texts, labelled by the annotator, is lowest at π*, which is tilted by score / β."""
+    exam = sit(PAPERS[0].name, **SMALL)
+    rng = np.random.default_rng(0)
+    index = rng.choice(len(exam.problem.trees[0]), size=400, p=np.exp(exam.problem.ref_logprobs[0]))
+    scores = torch.from_numpy(exam.problem.scores[0][index])
+    tilted = torch.from_numpy(exam.problem.tilted_logprobs(beta)[0][index])
+    ratios = tilted - torch.from_numpy(exam.problem.ref_logprobs[0][index])
+    chances = torch.sigmoid(ANNOTATOR_SCALE * (scores[:, None] - scores[None, :]))  # P(row is preferred to column)
+
+    def loss(ratios: torch.Tensor) -> float:
+        differences = (ratios[:, None] - ratios[None, :]).flatten()
+        return float(dpo_loss(differences, chances.flatten() / chances.sum(), ANNOTATOR_SCALE * beta))
+
+    best = loss(ratios)
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        assert loss(factor * ratios) > best
+    assert loss(ratios + 0.3 * torch.from_numpy(rng.normal(size=len(index)))) > best
+    assert loss(ratios + 1.0) == pytest.approx(best)  # what all texts have in common drops out
+
+
+def test_rest_keeps_the_round_with_the_best_objective() -> None:
+    """Where leaving the reference is dear it stays there; where it is cheap it goes far."""
+    exam = sit(PAPERS[0].name, **SMALL)
+    assert exam.grade(rest(exam, 50.0, 0, 12_800).policy, 0.1)["kl"] < 0.05
+    far, near = (exam.grade(rest(exam, beta, 0, 12_800).policy, beta) for beta in (0.01, 0.3))
+    assert far["kl"] > near["kl"]
+    assert far["reward"] > near["reward"]
