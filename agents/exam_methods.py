@@ -109,7 +109,7 @@ def write(exam: Exam, policy: TransformerPolicy, timesteps: int, seed: int) -> t
 
 
 def dpo(
-    exam: Exam, beta: float, seed: int, timesteps: int, *, learning_rate: float = 1e-3, epochs: int = 4
+    exam: Exam, beta: float, seed: int, timesteps: int, *, learning_rate: float = 1e-3, epochs: int = 6
 ) -> Examinee:
     """DPO on rankings of texts that the reference wrote.
 
@@ -153,13 +153,15 @@ def rest(
     timesteps: int,
     *,
     grows: int = 8,
-    threshold: float = 0.5,
+    threshold: float = 0.0,
+    keep: str = "best",
     learning_rate: float = 1e-3,
     steps: int = 100,
 ) -> Examinee:
-    """ReST: in each round the policy writes, and imitates those of its texts that score above a quantile.
+    """ReST: in each round the policy writes, and imitates the best of its four answers to each prompt.
 
-    It has no β. How far it goes is decided by the number of rounds, and the round that is kept is the one whose own
+    A quantile of all scores (``keep="quantile"``) would keep every text where more of them than that tie at the bottom.
+    ReST has no β. How far it goes is decided by the number of rounds, and the round that is kept is the one whose own
     texts have the highest mean of score − β log π/π_ref; they are written anyway, but for those of the last round.
     """
     policy = exam.fresh_policy()
@@ -173,7 +175,7 @@ def rest(
         if objective > best:
             best, kept = objective, copy.deepcopy(policy.state_dict())
         if grow < grows:
-            chosen = torch.from_numpy(select(answers.scores, threshold).reshape(-1))
+            chosen = torch.from_numpy(select(answers.scores, threshold, keep).reshape(-1))
             rng = np.random.default_rng([seed, grow])
             imitate(policy, texts.take(chosen), steps=steps, learning_rate=learning_rate, rng=rng)
     policy.load_state_dict(kept)
