@@ -140,7 +140,8 @@ def balance_lengths(rankings: Sequence[Ranking], seed: int) -> list[Ranking]:
         Pairs as rankings of two answers, in a random order; those of equal length are all kept.
 
     Raises:
-        ValueError: no rankings, only ties, or a single class: the longer answer is always preferred, or never.
+        ValueError: no rankings, only ties, or a single class: the longer answer is always preferred, or never (or
+            never at the same difference in length).
     """
     kinds: dict[int, tuple[list[Ranking], list[Ranking]]] = defaultdict(lambda: ([], []))
     for pair in split_pairs(rankings):
@@ -161,4 +162,9 @@ def balance_lengths(rankings: Sequence[Ranking], seed: int) -> list[Ranking]:
         count = min(map(len, kinds[distance]))
         for part in kinds[distance]:
             kept += [part[i] for i in rng.permutation(len(part))[:count]]
+    if not kept:
+        raise ValueError(
+            f"No difference in length is there with both outcomes: of {longer + shorter} pairs none is left. Collect "
+            f"pairs, or put a length penalty on the reward instead."
+        )
     return [kept[i] for i in rng.permutation(len(kept))]

@@ -87,6 +87,10 @@ def test_pairs_are_split_with_what_is_known_of_each() -> None:
         ([Ranking("p", ("a", "b"), (1, 1))], "None of the 1 rankings prefers .* ties"),
         ([Ranking("p", ("a a", "b"), (1, 2))] * 3, "single class.* in all 3 pairs .* the longer answer"),
         ([Ranking("p", ("a", "b b"), (1, 2))], "single class.* the shorter answer is preferred"),
+        (
+            [Ranking("p", ("a a", "b"), (1, 2)), Ranking("p", ("a", "b b b"), (1, 2))],
+            "No difference in length is there with both outcomes: of 2 pairs none is left",
+        ),
         ([Ranking("p", ("a", "b"), (1, 2))], "single class.* all 0 pairs"),
     ],
 )
