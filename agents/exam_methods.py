@@ -109,7 +109,7 @@ def write(exam: Exam, policy: TransformerPolicy, timesteps: int, seed: int) -> t
 
 
 def dpo(
-    exam: Exam, beta: float, seed: int, timesteps: int, *, learning_rate: float = 1e-3, epochs: int = 6
+    exam: Exam, beta: float, seed: int, timesteps: int, *, learning_rate: float = 2e-3, epochs: int = 6
 ) -> Examinee:
     """DPO on rankings of texts that the reference wrote.
 
