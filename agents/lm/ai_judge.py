@@ -133,11 +133,11 @@ class AIJudge:
         chats += [self.question(prompt, y, x, principle) for prompt, x, y, principle in rows]
         found = self.chat.choices(chats, OPTIONS, on_progress)
         mass = found.probabilities.sum(1).reshape(2, len(rows)).T
-        answered = (mass >= self.min_mass).all(1)
+        answered = ((mass >= self.min_mass) & (mass > 0)).all(1)
         likeliest = [(found.likeliest[i], found.likeliest[len(rows) + i]) for i in range(len(rows))]
         if not answered.all() and self.on_neither == "error":
             row = int(np.argmin(answered))
-            order = int(np.argmax(mass[row] < self.min_mass))
+            order = int(np.argmin(mass[row]))
             raise JudgeError(
                 f"Row {row} (principle {rows[row][3].name!r}, {rows[row][0]!r:.60}), "
                 f"{('first', 'swapped')[order]} order: the judge answers neither A nor B: their probability together "

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from agents.benchmark.plots import COLOURS, STYLE
 from agents.rlhf.comparison_report import markdown
+from agents.rlhf.intervals import Interval, bootstrap
 from agents.rlhf.plots import to_png
 from agents.rlhf.results import spread
 from agents.rlhf.rlaif import RLAIF, make_rlaif_stages
@@ -22,40 +23,8 @@ from agents.rlhf.running import read_figures, seed_folder
 from agents.rlhf.settings import RLHFError
 from textenvs.tiny_reviews.faults import FAULTS
 
-RESAMPLES = 2_000
 METHODS = ("dpo", "ppo")
 NAMES = {"base": "base model", "sft": "SFT on revisions", "dpo": "DPO", "ppo": "PPO"}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def text(self, style: str = ".0%") -> str:
-        """ "52 % (49–55)"."""
-        if style.endswith("%"):
-            mean, low, high = (f"{100 * value:.{style[1:-1]}f}" for value in (self.mean, self.low, self.high))
-            return f"{mean} % ({low}–{high})".replace("-", "−")
-        return f"{self.mean:{style}} ({self.low:{style}}–{self.high:{style}})".replace("-", "−")
-
-
-def bootstrap(values: Sequence[np.ndarray], seed: int = 0) -> Interval:
-    """Mean over seeds of the mean over prompts, with a bootstrap over both: seeds are drawn, then prompts in each.
-
-    Args:
-        values: of each seed, one for each prompt.
-    """
-    rng = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        chosen = rng.integers(len(values), size=len(values))
-        means[i] = np.mean([rng.choice(values[j], len(values[j])).mean() for j in chosen])
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(np.mean([each.mean() for each in values])), float(low), float(high))
 
 
 def wins(first: np.ndarray, second: np.ndarray) -> np.ndarray:
