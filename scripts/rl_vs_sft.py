@@ -9,7 +9,8 @@ pretrained on reviews of all kinds and sentiments, learns it from N demonstratio
 (PPO), about six kinds of things; it is measured on prompts about those and about two others. Demonstrations are glad
 reviews as the grammar writes them, or the gladdest of four, which a demonstrator chooses with the same judge.
 
-Prints the tables, and writes them with ``scores.csv`` and ``rl_vs_sft.png``. Finished runs are kept: the same command goes on.
+Prints the tables, and writes them with ``scores.csv`` and ``rl_vs_sft.png``. Finished runs are kept: the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from transformers.utils import logging
 
 from agents.benchmark.plots import COLOURS, DASHES, MARKERS, STYLE
 from agents.benchmark.results import versions
@@ -340,6 +342,7 @@ def _shade(i: int) -> dict[str, Any]:
 def main(args: Args) -> int:
     """Run what is not finished yet, print and write what came out; returns the exit code."""
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
     if len(set(args.seeds)) != len(args.seeds) or not args.seeds or min(args.seeds) < 0:
         raise BenchmarkError(f"--seeds must be different numbers from 0 on, at least one; got {list(args.seeds)}.")
     setting, out = PRESETS[args.preset], args.folder
@@ -354,7 +357,9 @@ def main(args: Args) -> int:
 
     found = collect(play_runs(out, settings, keys, play_one))
     scores = scores_table(found, setting)
-    text = "\n".join(markdown(table) for table in (scores, differences_table(found, setting), samples_table(found, setting)))
+    text = "\n".join(
+        markdown(table) for table in (scores, differences_table(found, setting), samples_table(found, setting))
+    )
     (out / "rl_vs_sft.md").write_text(text, encoding="utf-8")
     rows = [dict(zip(scores[0], row, strict=True)) for row in scores[1:]]
     write_csv(out / "scores.csv", rows)

@@ -9,8 +9,8 @@ Offline, a judge and a critic are trained on a small language; policies that lea
 with those that learn from a simulated human's, by rules that count faults. Writes ``rlaif.md``, ``rlaif.json`` and
 ``rlaif.png``. Finished stages are kept: after Ctrl-C, or for more seeds, the same command goes on.
 
-With ``--chat-model`` it criticises and revises its own answers to your prompts (``revisions.jsonl``, for SFT) and compares
-pairs of them (``preferences.jsonl``, for a reward model or DPO).
+With ``--chat-model`` it criticises and revises its own answers to your prompts (``revisions.jsonl``, for SFT) and
+compares pairs of them (``preferences.jsonl``, for a reward model or DPO).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agents.benchmark.pool import available_cores
 from agents.benchmark.results import lock, open_folder, set_aside, versions
 from agents.benchmark.suites import BenchmarkError
-from agents.rlhf.rlaif import RLAIF, get_rlaif, make_rlaif_stages
+from agents.rlhf.rlaif import make_rlaif_stages
+from agents.rlhf.rlaif_settings import RLAIF, get_rlaif
 from agents.rlhf.running import Advanced, Event, Failed, Finished, Task, is_finished, run_in_processes
 from agents.rlhf.settings import RLHFError
 
@@ -159,7 +160,9 @@ def with_chat_model(options: Options, console: Console) -> int:
                 on_progress=lambda share, what: bars.update(bar, completed=share),
             )
             bar = bars.add_task("answers", total=2 * len(prompts))
-            asked = [[{"role": "user", "content": constitution.request(prompt)}] for prompt in prompts for _ in range(2)]
+            asked = [
+                [{"role": "user", "content": constitution.request(prompt)}] for prompt in prompts for _ in range(2)
+            ]
             texts = chat.replies(
                 asked, max_new_tokens=tokens, seed=seed, on_progress=lambda n, of: bars.update(bar, completed=n)
             )

@@ -103,7 +103,7 @@ class ChatModel:
         """How probably the answer begins with each of the options, as one token (with a space before it or without).
 
         Raises:
-            ValueError: an option that is no single token, or a chat that is longer than the model's context; says which.
+            ValueError: an option that is no single token, or a chat longer than the model's context; says which.
         """
         ids = [self.option_ids(option) for option in options]
         probabilities, likeliest = np.zeros((len(chats), len(options))), [""] * len(chats)

@@ -103,7 +103,7 @@ def parse_constitution(text: str, source: str) -> Constitution:
         source: its name, for errors.
     """
     try:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError("Constitutions need PyYAML: install the extra, e.g. pip install 'textenvs[lm]'.") from error
     try:

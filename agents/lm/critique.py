@@ -36,9 +36,7 @@ class Revision:
     revision: str
 
 
-def conversation(
-    constitution: Constitution, prompt: str, principle: str, *said: str
-) -> list[dict[str, str]]:
+def conversation(constitution: Constitution, prompt: str, principle: str, *said: str) -> list[dict[str, str]]:
     """The chat up to the next answer of the model.
 
     Args:

@@ -40,9 +40,7 @@ def find_causal_lm(model: Any) -> Any:
     return inner
 
 
-def new_gpt2(
-    tokenizer: Any, *, width: int, num_layers: int, num_heads: int, positions: int, seed: int
-) -> Any:
+def new_gpt2(tokenizer: Any, *, width: int, num_layers: int, num_heads: int, positions: int, seed: int) -> Any:
     """A small GPT-2 with random weights for a tokenizer's tokens, without dropout.
 
     Args:

@@ -15,9 +15,8 @@ Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback"; Lee et al. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,127 +28,31 @@ from agents.lm.annotators import Annotator
 from agents.lm.chat import ChatModel
 from agents.lm.constitution import load_constitution
 from agents.lm.critique import criticise_and_revise, load_revisions, revision_rows, save_revisions
-from agents.lm.dpo import DPOConfig, train_dpo
+from agents.lm.dpo import train_dpo
 from agents.lm.loading import load_model
 from agents.lm.models import new_gpt2
 from agents.lm.preferences import Ranking, load_rankings, make_rankings, save_rankings
-from agents.lm.reward_model import RewardModel, RewardModelConfig, train_reward_model
+from agents.lm.reward_model import RewardModel, train_reward_model
 from agents.lm.sampling import sample_answers
-from agents.lm.sft import Corpus, SFTConfig, encode_rows, train_on_texts
+from agents.lm.sft import SFTConfig, encode_rows, train_on_texts
 from agents.rlhf.evaluation import as_json, measure, shown_samples, write_texts
-from agents.rlhf.settings import FineTuning, Optimisation, Pretraining, RLHFError, Settings
+from agents.rlhf.rlaif_settings import RLAIF, FaultyWorld, reward_model_of
+from agents.rlhf.settings import RLHFError
 from agents.rlhf.stages import EVALUATION, HELD_OUT_ANSWERS, Job, Stage, optimise, save_model, thinned
 from agents.rlhf.tiny_chat import (
     FAULT_OF,
-    TinyChat,
     make_pairs,
     train_critic,
     train_judge_on_pairs,
     write_critique,
 )
-from agents.rlhf.worlds import TinyReviewsWorld
 from textenvs import Episodes
-from textenvs.errors import unknown_name
 from textenvs.tiny_reviews import TEST_KINDS, TRAIN_KINDS
-from textenvs.tiny_reviews.faults import FAULTS, MOST, count_faults, fault_scores, make_reviews
+from textenvs.tiny_reviews.faults import FAULTS, MOST, count_faults, make_reviews
 
 LABELS = ("human", "ai")
 """Who labelled the pairs that a policy has learnt from."""
 STREAMS = CORPUS, PROMPTS, PAIRS, JUDGED = range(100, 104)
-
-
-@dataclass(frozen=True)
-class RLAIF:
-    """What is run, as pure data.
-
-    Attributes:
-        rlhf: sizes of the base model and of PPO.
-        share: of the reviews that the base model reads have each of the faults.
-        revisions: prompts for critique and revision.
-        comparisons: pairs that are labelled, by the annotator and by the judge.
-        min_mass: of "A" and "B" together, for the judge's answer to count.
-        scale: how sure the annotator is: P(x before y) = σ(scale · (faults of y − faults of x)).
-        judged: pairs on held-out kinds that the judge's accuracy and position bias are measured on.
-        evaluation_texts: of each model, one to each held-out prompt.
-    """
-
-    preset: str
-    rlhf: Settings
-    chat: TinyChat = field(default_factory=TinyChat)
-    share: float = 0.3
-    revisions: int = 1_536
-    sft: FineTuning = field(default_factory=lambda: FineTuning(learning_rate=5e-4, epochs=2))
-    comparisons: int = 2_048
-    min_mass: float = 0.5
-    scale: float = 2.0
-    dpo: DPOConfig = field(default_factory=lambda: DPOConfig(beta=0.1, learning_rate=5e-4, epochs=2, batch_size=32))
-    reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(batch_size=32, epochs=2))
-    judged: int = 2_000
-    evaluation_texts: int = 1_024
-
-
-PRESETS = {
-    "quick": RLAIF(
-        "quick",
-        Settings("rlaif", pretraining=Pretraining(texts=81_920), ppo=Optimisation(kl_coefs=(0.1,), updates=30)),
-    ),
-    "smoke": RLAIF(
-        "smoke",
-        Settings(
-            "rlaif-smoke",
-            pretraining=Pretraining(width=32, num_layers=1, texts=960),
-            ppo=Optimisation(kl_coefs=(0.1,), updates=2, num_envs=16),
-            shown_prompts=3,
-        ),
-        chat=TinyChat(num_layers=1, width=32, reviews=640, pairs=640),
-        min_mass=0.0,  # it has learnt next to nothing
-        revisions=32,
-        comparisons=64,
-        judged=64,
-        evaluation_texts=48,
-    ),
-}
-
-
-def get_rlaif(preset: str) -> RLAIF:
-    """The settings of a preset.
-
-    Raises:
-        RLHFError: there is none of that name.
-    """
-    if preset not in PRESETS:
-        raise RLHFError(unknown_name("preset", preset, PRESETS))
-    return PRESETS[preset]
-
-
-class FaultyWorld(TinyReviewsWorld):
-    """TinyReviews as people write them, with faults; gold is minus the number of faults.
-
-    Args:
-        label: whose reward model pays.
-    """
-
-    gold_reward: Any = staticmethod(fault_scores)
-
-    def __init__(self, label: str = "") -> None:
-        super().__init__()
-        self.label = label
-
-    def paid_reward(self, folder: Path) -> Any:
-        return f"learned:{reward_model_of(folder, self.label)}"
-
-    def faulty_corpus(self, count: int, seed: int, share: float) -> Corpus:
-        """Reviews to pretrain on."""
-        reviews = make_reviews(count, seed=seed, share=share)
-        corpus = encode_rows(
-            [{"prompt": each.prompt, "completion": each.spoilt} for each in reviews], self.grammar.vocab
-        )
-        return replace(corpus, prompt_lengths=np.zeros_like(corpus.prompt_lengths))
-
-
-def reward_model_of(folder: Path, label: str) -> Path:
-    """The folder of a reward model."""
-    return folder / f"reward-model-{label}" / "model"
 
 
 @dataclass(frozen=True)
@@ -394,7 +297,9 @@ def learn_by_dpo(rlaif: RLAIF, job: Job, label: str) -> None:
         job.report(step / of, f"loss {figures['losses/dpo']:.3f}")
 
     config = replace(rlaif.dpo, seed=job.seed)
-    result = train_dpo(policy, rankings, config, held_out=held_out, checkpoint=job.work / "checkpoint", callback=on_step)
+    result = train_dpo(
+        policy, rankings, config, held_out=held_out, checkpoint=job.work / "checkpoint", callback=on_step
+    )
     policy.save_pretrained(job.out / "model")
     job.write({"comparisons": result.num_comparisons, "accuracy": result.accuracy})
 

@@ -18,7 +18,8 @@ from agents.rlhf.comparison_report import markdown
 from agents.rlhf.intervals import Interval, bootstrap
 from agents.rlhf.plots import to_png
 from agents.rlhf.results import spread
-from agents.rlhf.rlaif import RLAIF, make_rlaif_stages
+from agents.rlhf.rlaif import make_rlaif_stages
+from agents.rlhf.rlaif_settings import RLAIF
 from agents.rlhf.running import read_figures, seed_folder
 from agents.rlhf.settings import RLHFError
 from textenvs.tiny_reviews.faults import FAULTS
@@ -151,9 +152,15 @@ def judge_table(results: RLAIFResults) -> list[list[str]]:
         ["critic: bad answers with the fault that was asked for", results.text("%", "revisions", "fault_before")],
         ["the same after revision", results.text("%", "revisions", "fault_after")],
         ["critiques that are exactly right", results.text("%", "revisions", "critique_right")],
-        ["labels of the judge in the order of gold, where it differs", results.text("%", "labels", "test", "ai_accuracy")],
+        [
+            "labels of the judge in the order of gold, where it differs",
+            results.text("%", "labels", "test", "ai_accuracy"),
+        ],
         ["labels of the simulated human, likewise", results.text("%", "labels", "test", "human_accuracy")],
-        ["reward model from the judge's labels, accuracy on human ones", results.text("%", "reward-model-ai", "accuracy")],
+        [
+            "reward model from the judge's labels, accuracy on human ones",
+            results.text("%", "reward-model-ai", "accuracy"),
+        ],
         ["reward model from human labels, likewise", results.text("%", "reward-model-human", "accuracy")],
     ]
     return [["what", "measured"], *rows]

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agents import distributed
 from agents.lm.actor_critic import LMActorCritic

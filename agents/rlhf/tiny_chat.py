@@ -20,7 +20,7 @@ from agents.lm.critique import conversation
 from agents.lm.models import new_gpt2
 from agents.lm.sft import Corpus, SFTConfig, train_on_texts
 from textenvs.tiny_reviews import KINDS, load_grammar
-from textenvs.tiny_reviews.faults import FAULTS, Review, count_faults, find_faults, kind_of, make_reviews, put_fault
+from textenvs.tiny_reviews.faults import Review, count_faults, find_faults, kind_of, make_reviews, put_fault
 
 FAULT_OF = {"polite": "rude", "true": "false", "brief": "rambling"}
 """The fault that each principle of the constitution is against."""

@@ -16,16 +16,17 @@ from rich.console import Console
 
 pytest.importorskip("transformers")
 
-from agents.lm import load_rankings  # noqa: E402
-from agents.lm.ai_judge import AIJudge  # noqa: E402
-from agents.lm.chat import ChatModel  # noqa: E402
-from agents.lm.constitution import load_constitution  # noqa: E402
-from agents.lm.critique import load_revisions  # noqa: E402
-from agents.rlhf import tiny_chat  # noqa: E402
-from agents.rlhf.rlaif import FaultyWorld, accuracy_by_gold, get_rlaif, make_rlaif_stages  # noqa: E402
-from agents.rlhf.rlaif_report import read_rlaif, wins  # noqa: E402
-from agents.rlhf.settings import RLHFError  # noqa: E402
-from textenvs.tiny_reviews.faults import make_reviews  # noqa: E402
+from agents.lm import load_rankings
+from agents.lm.ai_judge import AIJudge
+from agents.lm.chat import ChatModel
+from agents.lm.constitution import load_constitution
+from agents.lm.critique import load_revisions
+from agents.rlhf import tiny_chat
+from agents.rlhf.rlaif import accuracy_by_gold, make_rlaif_stages
+from agents.rlhf.rlaif_report import read_rlaif, wins
+from agents.rlhf.rlaif_settings import FaultyWorld, get_rlaif
+from agents.rlhf.settings import RLHFError
+from textenvs.tiny_reviews.faults import make_reviews
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,9 +14,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from agents.benchmark.suites import BenchmarkError  # noqa: E402
-from agents.rlhf.worlds import TinyReviewsWorld  # noqa: E402
-from textenvs import Episodes  # noqa: E402
+from agents.benchmark.suites import BenchmarkError
+from agents.rlhf.worlds import TinyReviewsWorld
+from textenvs import Episodes
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -49,14 +49,18 @@ def test_probabilities_of_answers_are_those_of_each_chat_by_itself(chat: ChatMod
     for row, messages in enumerate(CHATS):
         ids = chat.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         with torch.no_grad():
-            logits = chat.model(torch.tensor([ids])).logits[0, -1, : len(WORDS)]  # embeddings without a word are left out
+            logits = chat.model(torch.tensor([ids])).logits[
+                0, -1, : len(WORDS)
+            ]  # embeddings without a word are left out
         expected = logits.double().softmax(0)
         np.testing.assert_allclose(found.probabilities[row], expected[[4, 5]], atol=1e-6)
         assert found.likeliest[row] == WORDS[int(expected.argmax())]
 
 
 def test_an_answer_with_a_space_before_it_counts_too(make_model: Callable[..., Any]) -> None:
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<eos>": 0, "A": 1, " A": 2, "B": 3, " ": 4, "x": 5}, "x"))
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<eos>": 0, "A": 1, " A": 2, "B": 3, " ": 4, "x": 5}, "x")
+    )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(" ?[A-Z]"), "isolated")
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", unk_token="x")
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

@@ -42,7 +42,7 @@ def test_task_and_temptation_may_be_left_out(tmp_path: Path) -> None:
     path.write_text("principles:\n" + SECOND.format("short"))
     constitution = load_constitution(path)
     assert constitution.request("Hello {x}", constitution["short"]) == "Hello {x}"
-    with pytest.raises(KeyError, match="Unknown principle 'shirt'. Did you mean 'short'"):
+    with pytest.raises(KeyError, match=r"Unknown principle 'shirt'\. Did you mean 'short'"):
         constitution["shirt"]
 
 
@@ -59,7 +59,10 @@ def test_task_and_temptation_may_be_left_out(tmp_path: Path) -> None:
         ("task: Answer\n" + GOOD.split("\n", 1)[1], "line 1: 'task' must say where the prompt goes"),
         ("principle:\n" + SECOND.format("a"), "line 1: Unknown key 'principle'. Did you mean 'principles'"),
         (GOOD + SECOND.format("kind"), "line 8, principle 'kind': there is another principle of this name"),
-        (GOOD.replace("revision", "revisoin"), "line 5, principle 'kind': Unknown key 'revisoin'. Did you mean 'revision'"),
+        (
+            GOOD.replace("revision", "revisoin"),
+            "line 5, principle 'kind': Unknown key 'revisoin'. Did you mean 'revision'",
+        ),
         (GOOD.replace("    revision: Be kind.\n", ""), "line 3, principle 'kind': there is no 'revision'"),
         (GOOD.replace("  - name: kind\n    critique", "  - critique"), "line 3, principle 1: there is no 'name'"),
         (GOOD.replace("Be kind.", ""), "line 5, principle 'kind': 'revision' must be a text that is not empty"),
@@ -78,7 +81,7 @@ def test_errors_name_the_place(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConstitutionError, match="There is no file .*nowhere.yaml"):
+    with pytest.raises(ConstitutionError, match=r"There is no file .*nowhere\.yaml"):
         load_constitution(tmp_path / "nowhere.yaml")
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00")

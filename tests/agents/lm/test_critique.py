@@ -19,7 +19,10 @@ from agents.lm.critique import (
 )
 
 CONSTITUTION = Constitution(
-    (Principle("kind", "What is unkind?", "Be kind.", "Which?", "Be rude."), Principle("short", "Long?", "Cut.", "Which?"))
+    (
+        Principle("kind", "What is unkind?", "Be kind.", "Which?", "Be rude."),
+        Principle("short", "Long?", "Cut.", "Which?"),
+    )
 )
 
 
@@ -75,7 +78,9 @@ def test_answers_are_criticised_and_revised() -> None:
     assert found[1] == Revision("q", found[1].principle, "reply 1 to 1", "reply 2 to 1", "reply 3 to 1")
     assert {each.principle for each in found} == {"kind", "short"}
     for row, each in enumerate(found):
-        assert chat.calls[2][0][row] == conversation(CONSTITUTION, each.prompt, each.principle, each.answer, each.critique)
+        assert chat.calls[2][0][row] == conversation(
+            CONSTITUTION, each.prompt, each.principle, each.answer, each.critique
+        )
 
 
 def test_further_rounds_revise_the_revisions() -> None:

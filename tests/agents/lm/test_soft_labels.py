@@ -137,7 +137,9 @@ def test_files_keep_them(tmp_path: Path) -> None:
     ]
     save_pairs(tmp_path / "pairs.jsonl", [SOFT], margins=False)
     assert load_pairs(tmp_path / "pairs.jsonl") == [Ranking("1", ("22", "11"), (1, 2), probability=0.8)]
-    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b", "probability": 0.1}))
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps({"prompt": "p", "chosen": "a", "rejected": "b", "probability": 0.1})
+    )
     with pytest.raises(ValueError, match=r"line 1: 'probability' lies in \[0.5, 1\]"):
         load_pairs(tmp_path / "pairs.jsonl")
 
