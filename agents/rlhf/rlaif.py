@@ -127,7 +127,8 @@ def make_judge(rlaif: RLAIF, job: Job) -> None:
     """The judge is the critic, trained further to compare; then it is examined."""
     constitution = load_constitution()
     judge = AIJudge(ChatModel.from_pretrained(job.folder / "critic" / "model"), constitution)
-    losses = train_judge_on_pairs(rlaif.chat, judge, job.seed, job.on_step)
+    pairs = make_pairs(constitution, rlaif.chat.pairs, job.seed)
+    losses = train_judge_on_pairs(rlaif.chat, judge, pairs, job.seed, job.on_step)
     save_model(judge.chat.model, judge.chat.tokenizer, job.out / "model")
     job.write({"losses": thinned(losses), **examine(judge, rlaif, job)})
 

@@ -8,7 +8,7 @@ its revision; the judge is the critic, trained further to say which of two answe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,12 +115,14 @@ class Pair:
     x: str
     y: str
     principle: str
+    difference: int
+    """How much better x is under it."""
 
-    @property
-    def difference(self) -> int:
-        """How many more faults of the principle's kind y has than x."""
-        fault = FAULT_OF[self.principle]
-        return count_faults(self.prompt, self.y).of(fault) - count_faults(self.prompt, self.x).of(fault)
+
+def fault_pair(prompt: str, x: str, y: str, principle: str) -> Pair:
+    """A pair of which the better one is that with less of the fault that the principle is against."""
+    fault = FAULT_OF[principle]
+    return Pair(prompt, x, y, principle, count_faults(prompt, y).of(fault) - count_faults(prompt, x).of(fault))
 
 
 def make_pairs(constitution: Constitution, count: int, seed: int, kinds: Sequence[str] = KINDS) -> list[Pair]:
@@ -142,14 +144,31 @@ def make_pairs(constitution: Constitution, count: int, seed: int, kinds: Sequenc
         both = [review.spoilt, other]
         if rng.random() < 0.5:
             both.reverse()
-        pairs.append(Pair(review.prompt, both[0], both[1], names[int(rng.integers(len(names)))]))
+        pairs.append(fault_pair(review.prompt, both[0], both[1], names[int(rng.integers(len(names)))]))
     return pairs
 
 
-def judge_corpus(judge: AIJudge, pairs: Sequence[Pair], seed: int, first_when_equal: float) -> Corpus:
+def make_glad_pairs(constitution: Constitution, count: int, seed: int) -> list[Pair]:
+    """Pairs of reviews without fault, of which the better one is that which its writer meant to be the gladder: what
+    the grammar says of a review's sentiment, and no score of a lexicon. One principle, the first."""
+    reviews = load_grammar().sample(2 * count, seed=seed)
+    worth = {"positive": 1, "neutral": 0, "negative": -1}
+    rows = sorted(reviews.demonstrations(), key=lambda row: row["kind"])  # neighbours are about the same kind
+    pairs = []
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        difference = worth[first["sentiment"]] - worth[second["sentiment"]]
+        name = constitution.principles[0].name
+        pairs.append(Pair(first["prompt"], first["completion"], second["completion"], name, difference))
+    return pairs
+
+
+def judge_corpus(
+    judge: AIJudge, pairs: Sequence[Pair], seed: int, first_when_equal: float, whole: bool = False
+) -> Corpus:
     """Questions and the right answers; where both answers are equally good, "A" with a given probability.
 
-    Only the answer is learnt.
+    Args:
+        whole: learn the questions, too, as texts; otherwise the answer alone.
     """
     rng, chats = np.random.default_rng(seed), []
     for pair in pairs:
@@ -157,7 +176,8 @@ def judge_corpus(judge: AIJudge, pairs: Sequence[Pair], seed: int, first_when_eq
         prefers_x = difference > 0 if difference else rng.random() < first_when_equal
         chat = judge.question(pair.prompt, pair.x, pair.y, principle)
         chats.append([*chat, {"role": "assistant", "content": OPTIONS[0 if prefers_x else 1]}])
-    return _encode(judge.chat.tokenizer, chats, [chat[:1] for chat in chats])
+    corpus = _encode(judge.chat.tokenizer, chats, [chat[:1] for chat in chats])
+    return replace(corpus, prompt_lengths=np.zeros_like(corpus.prompt_lengths)) if whole else corpus
 
 
 def _encode(tokenizer: Any, chats: list[list[dict[str, str]]], begins: list[list[dict[str, str]]]) -> Corpus:
@@ -196,12 +216,8 @@ class TinyChat:
     language models have it, which averaging over both orders has to cancel."""
 
 
-def train_critic(
-    setting: TinyChat, constitution: Constitution, seed: int, on_progress: OnProgress | None = None
-) -> tuple[ChatModel, list[float]]:
-    """A critic from random weights, and the losses of its training."""
-    tokenizer = chat_tokenizer(constitution)
-    model = new_gpt2(
+def _new_model(setting: TinyChat, tokenizer: Any, seed: int) -> Any:
+    return new_gpt2(
         tokenizer,
         width=setting.width,
         num_layers=setting.num_layers,
@@ -209,6 +225,14 @@ def train_critic(
         positions=POSITIONS,
         seed=seed,
     )
+
+
+def train_critic(
+    setting: TinyChat, constitution: Constitution, seed: int, on_progress: OnProgress | None = None
+) -> tuple[ChatModel, list[float]]:
+    """A critic from random weights, and the losses of its training."""
+    tokenizer = chat_tokenizer(constitution)
+    model = _new_model(setting, tokenizer, seed)
     corpus = critic_corpus(tokenizer, constitution, make_reviews(setting.reviews, seed=seed), seed)
     config = SFTConfig(learning_rate=setting.learning_rate, batch_size=setting.batch_size)
     losses = train_on_texts(model, corpus, config, seed=seed, on_progress=on_progress)
@@ -216,10 +240,23 @@ def train_critic(
 
 
 def train_judge_on_pairs(
-    setting: TinyChat, judge: AIJudge, seed: int, on_progress: OnProgress | None = None
+    setting: TinyChat, judge: AIJudge, pairs: Sequence[Pair], seed: int, on_progress: OnProgress | None = None
 ) -> list[float]:
-    """Train the judge's chat model, a critic, in place; the losses of its training."""
-    pairs = make_pairs(judge.constitution, setting.pairs, seed)
+    """Train the judge's chat model in place, a critic or one that has read such questions; losses of its training."""
     corpus = judge_corpus(judge, pairs, seed, setting.first_when_equal)
     config = SFTConfig(learning_rate=setting.judge_learning_rate, batch_size=setting.batch_size)
     return train_on_texts(judge.chat.model, corpus, config, seed=seed, on_progress=on_progress)
+
+
+def train_glad_judge(
+    setting: TinyChat, constitution: Constitution, seed: int, on_progress: OnProgress | None = None
+) -> AIJudge:
+    """A judge of gladness from random weights: it reads questions with their answers, then learns the answers alone."""
+    tokenizer = chat_tokenizer(constitution)
+    judge = AIJudge(ChatModel(_new_model(setting, tokenizer, seed), tokenizer), constitution)
+    pairs = make_glad_pairs(constitution, setting.pairs, seed)
+    corpus = judge_corpus(judge, pairs, seed, setting.first_when_equal, whole=True)
+    config = SFTConfig(learning_rate=setting.learning_rate, batch_size=setting.batch_size)
+    train_on_texts(judge.chat.model, corpus, config, seed=seed, on_progress=on_progress)
+    train_judge_on_pairs(setting, judge, pairs, seed, on_progress)
+    return judge

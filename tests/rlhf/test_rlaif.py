@@ -82,10 +82,10 @@ def test_critiques_name_what_is_wrong() -> None:
 
 def test_pairs_and_their_right_answers() -> None:
     constitution = load_constitution()
-    pair = tiny_chat.Pair("the film", "was long .", "was stupid and lazy .", "polite")
+    pair = tiny_chat.fault_pair("the film", "was long .", "was stupid and lazy .", "polite")
     assert pair.difference == 2
-    assert tiny_chat.Pair("the film", "was stupid .", "was long .", "polite").difference == -1
-    assert tiny_chat.Pair("the film", "was stupid .", "was long .", "brief").difference == 0
+    assert tiny_chat.fault_pair("the film", "was stupid .", "was long .", "polite").difference == -1
+    assert tiny_chat.fault_pair("the film", "was stupid .", "was long .", "brief").difference == 0
     pairs = tiny_chat.make_pairs(constitution, 400, seed=2)
     differences = np.sign([each.difference for each in pairs])
     assert all(np.mean(differences == sign) > 0.15 for sign in (-1, 0, 1))
