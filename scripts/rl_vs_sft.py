@@ -61,16 +61,17 @@ class Setting:
         texts: that the base model is pretrained on.
         counts: budgets N: demonstrations, or calls of the reward.
         evaluation_texts: of one measurement, each to another prompt.
-        sft_*, kl_coef, rl_*: hyper-parameters, chosen on seed 100; see docs/results.md.
+        sft_steps: gradient steps on the demonstrations, in as many epochs as that takes.
+        sft_learning_rate, kl_coef, rl_learning_rate: chosen on seed 100, see docs/results.md.
     """
 
     texts: int = 102_400
     width: int = 96
     num_layers: int = 2
     counts: tuple[int, ...] = (256, 1_024, 4_096)
-    evaluation_texts: int = 512
-    sft_learning_rate: float = 5e-4
-    sft_epochs: int = 2
+    evaluation_texts: int = 256
+    sft_learning_rate: float = 1e-3
+    sft_steps: int = 256
     rl_learning_rate: float = 1e-3
     kl_coef: float = 0.05
     num_envs: int = 64
@@ -78,7 +79,7 @@ class Setting:
 
 PRESETS = {
     "quick": Setting(),
-    "smoke": Setting(texts=640, width=32, num_layers=1, counts=(32, 64), evaluation_texts=24, num_envs=16),
+    "smoke": Setting(texts=640, width=32, num_layers=1, counts=(32, 64), evaluation_texts=24, num_envs=16, sft_steps=4),
 }
 
 
@@ -188,7 +189,8 @@ def by_demonstrations(
     """SFT on so many demonstrations."""
     world, model = TinyReviewsWorld(), load_model(base)
     corpus = encode_rows(demonstrations(world, count, seed, best_of), world.tokenizer)
-    config = SFTConfig(learning_rate=setting.sft_learning_rate, epochs=setting.sft_epochs)
+    steps_of_an_epoch = -(-count // SFTConfig.batch_size)
+    config = SFTConfig(learning_rate=setting.sft_learning_rate, epochs=max(setting.sft_steps // steps_of_an_epoch, 1))
     train_on_texts(model, corpus, config, seed=seed)
     return {str(count): measured(LMActorCritic(model, world.tokenizer), reference, setting, seed)}
 
