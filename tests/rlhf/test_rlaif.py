@@ -187,8 +187,8 @@ def test_a_chat_model_of_ones_own(finished: tuple[Path, str], script: ModuleType
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("the film", "this hotel", "the soup")))
     principles = tmp_path / "mine.yaml"
     principles.write_text(
-        'task: "Finish the review : {prompt}"\nprinciples:\n  - name: fair\n    critique: What is a review ?\n'
-        "    revision: Say the same again .\n    comparison: Which review is it ?\n"
+        'task: "Finish the review : {prompt}"\nprinciples:\n  - name: fair\n    critique: What does the review say ?\n'
+        "    revision: Say the same again .\n    comparison: Which review repeats less ?\n"
     )
     said = run(
         script,
