@@ -107,7 +107,7 @@ class Course:
 
         Args:
             reward_calls: texts that the reward model has judged for it so far.
-            comparisons: by the annotator, consumed so far; default all, for whoever uses the reward model has used them.
+            comparisons: by the annotator, consumed so far; default all, for the reward model has learnt from them.
         """
         self._stop_clock()
         writer = policy.frozen_copy()

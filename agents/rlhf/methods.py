@@ -43,8 +43,8 @@ class Method:
         name: on the command line, in files and folders.
         label: in tables and figures.
         train: called with a course and the hyper-parameters.
-        config: hyper-parameters; chosen among ``grid`` on a seed of its own, see docs/methods.md.
-        grid: what else was tried, as changes of ``config``: equally many for each method that learns.
+        config: hyper-parameters; those of ``grid`` chosen on a seed of its own, see docs/methods.md.
+        grid: what they were chosen among, every combination: nine for each method that learns.
         stages: what it needs beside the reward model; each stage after those that it needs.
     """
 
@@ -52,7 +52,7 @@ class Method:
     label: str
     train: Callable[..., None]
     config: Config = field(default_factory=dict)
-    grid: tuple[Config, ...] = ()
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
 
 
@@ -198,8 +198,8 @@ def _learn_in_groups(
 def replay(
     course: Course, *, kl_coef: float, learning_rate: float, num_envs: int, updates_per_window: int, head_start: int
 ) -> None:
-    """SoftQ with a replay buffer: first ``head_start`` gradient steps on the answers that were ranked, then on those and
-    its own."""
+    """SoftQ with a replay buffer: first ``head_start`` gradient steps on the answers that were ranked, then on those
+    and its own."""
     agent = SoftQ(
         course.envs(num_envs),
         policy=course.start(critic=course.reward_model),
@@ -240,6 +240,8 @@ def _learn(course: Course, agent: Any, judged: int = 0) -> None:
 
 # -- all of them -------------------------------------------------------------------------------------------------------
 
+RATES = (3e-4, 1e-3, 3e-3)
+COEFFICIENTS = (0.08, 0.15, 0.3)
 GROUPS: Config = {
     "kl_coef": 0.15,
     "learning_rate": 1e-3,
@@ -249,39 +251,54 @@ GROUPS: Config = {
     "num_minibatches": 2,
 }
 
-
-def _grid(**values: Sequence[Any]) -> tuple[Config, ...]:
-    """One knob after the other."""
-    return tuple({name: value} for name, several in values.items() for value in several)
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("sft", "SFT", sft),
         Method("best_of_n", "best-of-n", best_of_n),
-        Method("rejection_sft", "rejection-sampling SFT", rejection_sft, {"learning_rate": 3e-4, "k": 8, "epochs": 2}),
+        Method(
+            "rejection_sft",
+            "rejection-sampling SFT",
+            rejection_sft,
+            {"learning_rate": 1e-3, "k": 8, "epochs": 2},
+            {"learning_rate": RATES, "k": (4, 8, 16)},
+        ),
         Method(
             "rest",
             "ReST",
             rest,
-            {"learning_rate": 3e-4, "k": 4, "grows": 2, "thresholds": (0.7, 0.8, 0.9)},
+            {"learning_rate": 1e-3, "grows": 2, "k": 4, "thresholds": (0.7, 0.8, 0.9)},
+            {"learning_rate": RATES, "grows": (1, 2, 4)},
         ),
-        Method("dpo", "DPO", dpo, {"beta": 0.1, "learning_rate": 3e-4, "epochs": 2}),
-        Method("ipo", "IPO", ipo, {"beta": 1.0, "learning_rate": 3e-4, "epochs": 2}),
-        Method("rloo", "RLOO", rloo, GROUPS),
-        Method("grpo", "GRPO", grpo, GROUPS),
+        Method(
+            "dpo",
+            "DPO",
+            dpo,
+            {"learning_rate": 1e-3, "beta": 0.1, "epochs": 4},
+            {"learning_rate": RATES, "beta": (0.03, 0.1, 0.3)},
+        ),
+        Method(
+            "ipo",
+            "IPO",
+            ipo,
+            {"learning_rate": 1e-3, "beta": 1.0, "epochs": 4},
+            {"learning_rate": RATES, "beta": (0.3, 1.0, 3.0)},
+        ),
+        Method("rloo", "RLOO", rloo, GROUPS, {"learning_rate": RATES, "kl_coef": COEFFICIENTS}),
+        Method("grpo", "GRPO", grpo, GROUPS, {"learning_rate": RATES, "kl_coef": COEFFICIENTS}),
         Method(
             "ppo",
             "PPO",
             ppo,
-            {"kl_coef": 0.15, "learning_rate": 1e-3, "num_envs": 64, "num_minibatches": 4},
+            {"learning_rate": 1e-3, "kl_coef": 0.15, "num_envs": 64, "num_minibatches": 4},
+            {"learning_rate": RATES, "kl_coef": COEFFICIENTS},
         ),
         Method(
             "replay",
             "SoftQ from replay",
             replay,
-            {"kl_coef": 0.15, "learning_rate": 5e-4, "num_envs": 64, "updates_per_window": 8, "head_start": 160},
+            {"learning_rate": 5e-4, "kl_coef": 0.15, "num_envs": 64, "updates_per_window": 8, "head_start": 160},
+            {"learning_rate": (1.5e-4, 5e-4, 1.5e-3), "kl_coef": COEFFICIENTS},
         ),
     )
 }

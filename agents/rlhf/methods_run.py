@@ -7,10 +7,11 @@ OUT/seed-S/method-NAME            rows.csv, gold.npy, figures.json
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ import numpy as np
 from agents.benchmark.results import open_folder, versions
 from agents.rlhf.comparison import MODELS, write_rows
 from agents.rlhf.course import Course
-from agents.rlhf.methods import METHODS, Config, Method
+from agents.rlhf.methods import Config, Method
 from agents.rlhf.running import Task, read_figures, seed_folder
 from agents.rlhf.settings import RLHFError, Settings, get_settings
 from agents.rlhf.stages import Job, Stage, make_stages
 from textenvs.errors import unknown_name
 
 PRETRAINING_SEED = 0
+"""Pretraining takes as long as everything after it, so it is done once; all seeds begin with that model."""
 SEEDS = (0, 1, 2)
 """Compared unless others are asked for."""
 TUNING_SEED = 100
@@ -103,17 +105,17 @@ def make_runs(preset: MethodsPreset, methods: Sequence[Method], tune: bool = Fal
         if not tune:
             runs.append(Run(method, method.name, config))
             continue
-        for change in method.grid or ({},):
+        for values in itertools.product(*method.grid.values()):
+            change = dict(zip(method.grid, values, strict=True))
             words = [f"{name}-{value:g}" for name, value in change.items()]
             runs.append(Run(method, "-".join([method.name, *words]), {**config, **change}))
     return runs
 
 
 def make_methods_tasks(preset: MethodsPreset, runs: Sequence[Run], seeds: Sequence[int]) -> list[Task]:
-    """All stages of all seeds, each after those that it needs; the pretraining once."""
-    common = {stage.name: stage for stage in make_stages(preset.rlhf) if stage.name in MODELS}
-    tasks = [Task(PRETRAINING_SEED, common.pop("pretraining"))]
-    tasks += [Task(seed, stage) for stage in common.values() for seed in seeds]
+    """All stages of all seeds, each after those that it needs."""
+    common = [stage for stage in make_stages(preset.rlhf) if stage.name in MODELS]
+    tasks = [Task(seed, stage) for stage in common for seed in seeds]
     more = {stage.name: stage for run in runs for stage in run.method.stages}
     tasks += [Task(seed, stage) for stage in more.values() for seed in seeds]
     for run in runs:
@@ -157,8 +159,13 @@ def open_methods(out: Path, preset: MethodsPreset, runs: Sequence[Run], seeds: S
                 )
 
 
+def pretraining_task(settings: Settings) -> Task:
+    """What makes the model that all seeds begin with."""
+    return Task(PRETRAINING_SEED, next(stage for stage in make_stages(settings) if stage.name == "pretraining"))
+
+
 def share_pretraining(out: Path, seeds: Sequence[int]) -> None:
-    """Give every seed the pretrained model: a copy, where it has none."""
+    """Give every seed the pretrained model: a copy, where it has none. After it, that stage counts as finished."""
     source = seed_folder(out, PRETRAINING_SEED) / "pretraining"
     for seed in seeds:
         folder = seed_folder(out, seed)
@@ -168,36 +175,3 @@ def share_pretraining(out: Path, seeds: Sequence[int]) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
             shutil.copytree(source, unfinished)
             unfinished.replace(folder / "pretraining")
-
-
-def with_budget(preset: MethodsPreset, budget: int | None) -> MethodsPreset:
-    """The same with another budget; None: its own.
-
-    Raises:
-        RLHFError: a budget below one call for each measured text.
-    """
-    if budget is None:
-        return preset
-    if budget < preset.evaluation_texts:
-        raise RLHFError(
-            f"--budget must be at least {preset.evaluation_texts}, one call of the reward model for each text that is "
-            f"measured; got {budget}."
-        )
-    return replace(preset, budget=budget)
-
-
-__all__ = [
-    "METHODS",
-    "PRETRAINING_SEED",
-    "SEEDS",
-    "TUNING_SEED",
-    "MethodsPreset",
-    "Run",
-    "get_methods_preset",
-    "make_methods_tasks",
-    "make_runs",
-    "open_methods",
-    "play_run",
-    "share_pretraining",
-    "with_budget",
-]
