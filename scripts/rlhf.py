@@ -30,6 +30,7 @@ from agents.benchmark.pool import available_cores
 from agents.benchmark.results import lock, set_aside
 from agents.benchmark.suites import BenchmarkError
 from agents.rlhf.methods import get_methods
+from agents.rlhf.methods_results import MethodsComparison, read_comparison
 from agents.rlhf.methods_run import (
     SEEDS,
     TUNING_SEED,
@@ -206,13 +207,18 @@ def compare(options: Options, console: Console) -> list[Failed]:
             share_pretraining(out, seeds)
             failures = run_with_progress(out, preset.rlhf, tasks, options.count_of_jobs, console)
         if not failures:
-            from agents.rlhf.methods_report import print_comparison, read_comparison, write_comparison
-
-            comparison = read_comparison(out, preset, runs, seeds)
-            page = write_comparison(out, comparison)
-            print_comparison(comparison, console)
-            console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+            report_methods(options.tune, out, read_comparison(out, preset, runs, seeds), console)
     return failures
+
+
+def report_methods(tuned: bool, out: Path, comparison: MethodsComparison, console: Console) -> None:
+    """Print and write what was compared, or tuned."""
+    from agents.rlhf.methods_report import print_comparison, write_comparison
+    from agents.rlhf.methods_tuning import print_tuning, write_tuning
+
+    path = write_tuning(out, comparison) if tuned else write_comparison(out, comparison)
+    (print_tuning if tuned else print_comparison)(comparison, console)
+    console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
 def announce(what: str, out: Path, tasks: Sequence[Task], console: Console) -> None:
