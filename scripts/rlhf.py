@@ -62,7 +62,7 @@ class Options:
     preset: str = "quick"
     """How much is done: quick, frontier, short or smoke."""
     seeds: tuple[int, ...] | None = None
-    """One pipeline for each; 0 unless given, with --methods 0 1 2."""
+    """One pipeline for each; 0 unless given, with --methods 0 to 4."""
     methods: str | None = None
     """Compare these methods under one budget instead, by name, with commas between them."""
     tune: bool = False
@@ -165,6 +165,8 @@ def main(options: Options, console: Console) -> int:
     """Run what is not finished yet, then report; returns the exit code."""
     if options.count_of_jobs < 1:
         raise RLHFError(f"--jobs must be at least 1, got {options.jobs}.")
+    if options.tune and options.methods is None:
+        raise RLHFError("--tune goes with --methods.")
     failures = run_pipelines(options, console) if options.methods is None else compare(options, console)
     for failure in failures:
         print(f"\nFAILED: {failure.task.label}\n{failure.trace}", file=sys.stderr)
@@ -190,8 +192,6 @@ def run_pipelines(options: Options, console: Console) -> list[Failed]:
 
 def compare(options: Options, console: Console) -> list[Failed]:
     """Methods beside each other, from the same models and under one budget; returns what failed."""
-    if options.tune and options.methods is None:
-        raise RLHFError("--tune goes with --methods.")
     if options.model is not None or options.given_to_ppo:
         raise RLHFError("--methods compares on the small language: it takes no model, no judge, and no options of PPO.")
     preset, out, seeds = get_methods_preset(options.preset), options.folder, options.seed_numbers

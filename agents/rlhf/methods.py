@@ -243,7 +243,7 @@ def _learn(course: Course, agent: Any, judged: int = 0) -> None:
 RATES = (3e-4, 1e-3, 3e-3)
 COEFFICIENTS = (0.08, 0.15, 0.3)
 GROUPS: Config = {
-    "kl_coef": 0.15,
+    "kl_coef": 0.08,
     "learning_rate": 1e-3,
     "num_envs": 64,
     "group_size": 4,
@@ -260,21 +260,21 @@ METHODS: dict[str, Method] = {
             "rejection_sft",
             "rejection-sampling SFT",
             rejection_sft,
-            {"learning_rate": 1e-3, "k": 8, "epochs": 2},
+            {"learning_rate": 3e-3, "k": 16, "epochs": 2},
             {"learning_rate": RATES, "k": (4, 8, 16)},
         ),
         Method(
             "rest",
             "ReST",
             rest,
-            {"learning_rate": 1e-3, "grows": 2, "k": 4, "thresholds": (0.7, 0.8, 0.9)},
+            {"learning_rate": 1e-3, "grows": 4, "k": 4, "thresholds": (0.7, 0.8, 0.9)},
             {"learning_rate": RATES, "grows": (1, 2, 4)},
         ),
         Method(
             "dpo",
             "DPO",
             dpo,
-            {"learning_rate": 1e-3, "beta": 0.1, "epochs": 4},
+            {"learning_rate": 3e-3, "beta": 0.3, "epochs": 4},
             {"learning_rate": RATES, "beta": (0.03, 0.1, 0.3)},
         ),
         Method(
