@@ -1,4 +1,4 @@
-"""The report of a comparison of methods: a table on the terminal, an HTML page that needs no network, PNG and CSV."""
+"""The report of a comparison of methods: a table on the terminal, an HTML page without network, PNG, CSV."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.benchmark.results import PARTIAL
+from agents.rlhf.comparison_report import markdown
 from agents.rlhf.course import ROW
 from agents.rlhf.methods_plots import methods_figure
 from agents.rlhf.methods_results import MethodsComparison, Result, read_comparison
@@ -38,6 +39,14 @@ HEAD = (
     "seconds",
 )
 
+STYLE = """
+main { max-width: 1120px; }
+.plots { display: block; }
+.plots img { width: 100%; }
+.figures { font-size: 0.93em; }
+.samples { width: 100%; table-layout: fixed; margin-bottom: 1.2rem; }
+.samples th:first-child { width: 14rem; }
+"""
 TERMINAL = ("method", "gold", "gain over SFT", "grammatical", "KL", "reward calls", "seconds")
 """Those for which a terminal has room; the page has all of them."""
 
@@ -85,8 +94,8 @@ def cells(result: Result, base: Result | None) -> list[str]:
 
 def _percent(value: Any) -> str:
     middle = f"{100 * value.mean:.0f} %"
-    low, high = 100 * value.low, min(100 * value.high, 100.0)
-    return middle if low != low else f"{middle} ({low:.0f}–{high:.0f})"
+    low, high = 100 * max(value.low, 0.0), 100 * min(value.high, 1.0)
+    return middle if value.low != value.low else f"{middle} ({low:.0f}–{high:.0f})"
 
 
 def rows(comparison: MethodsComparison) -> list[list[str]]:
@@ -154,7 +163,8 @@ def title(comparison: MethodsComparison) -> str:
 
 
 def write_comparison(out: Path, comparison: MethodsComparison) -> Path:
-    """Write report.html, methods.png, methods.csv (every measurement) and summary.json; returns the page's path."""
+    """Write report.html, methods.png, methods.md (the table), methods.csv (every measurement) and summary.json; returns
+    the page's path."""
     to_png(methods_figure(comparison), out / "methods.png")
     with (out / "methods.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -163,6 +173,8 @@ def write_comparison(out: Path, comparison: MethodsComparison) -> Path:
             for seed, columns in zip(comparison.seeds, result.rows, strict=True):
                 for values in zip(*(columns[name] for name in ROW), strict=True):
                     writer.writerow([slug, seed, *(f"{value:.6g}" for value in values)])
+    table = markdown([HEAD, *rows(comparison)])
+    (out / "methods.md").write_text(f"{table}\n{note(comparison)}\n", encoding="utf-8")
     summary = json.dumps(summarise(comparison), indent=1, ensure_ascii=False)
     for path, text in ((out / "summary.json", summary), (out / "report.html", html(comparison))):
         temporary = path.with_name(f"{path.name}{PARTIAL}-{os.getpid()}")
@@ -199,8 +211,7 @@ def html(comparison: MethodsComparison) -> str:
 <title>{escape(title(comparison))}</title>
 <style>
 {style}
-main {{ max-width: 1120px; }}
-.plots img {{ width: 100%; }}</style>
+{STYLE}</style>
 </head>
 <body>
 <main>

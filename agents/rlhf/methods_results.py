@@ -140,7 +140,7 @@ def read_comparison(out: Path, preset: MethodsPreset, runs: Sequence[Run], seeds
     stages = ("pretraining", "sft", "rankings", "reward-model")
     known = {stage: [read_figures(out, seed, stage) for seed in seeds] for stage in stages}
     common = {
-        stage: float(np.median([each["processor_seconds"] for each in found if each is not None]))
+        stage: float(np.median([each.get("processor_seconds", each["seconds"]) for each in found if each is not None]))
         for stage, found in known.items()
     }
     provenance = read_json(out / "settings.json")["versions"]

@@ -166,7 +166,7 @@ def curve_figure(results: CurveResults) -> Figure:
             quarters = 100 * np.mean([each["by_margin"] for each in results.judges[size]], axis=0)
             style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": DASHES[number]}
             margin.plot(range(1, len(quarters) + 1), quarters, markersize=4, lw=1.2, label=f"{size:,}", **style)
-        margin.set_xticks(range(1, 5), ["closest", "2", "3", "farthest apart"])
+        margin.set_xticks(range(1, 5), ["closest", "2", "3", "farthest"])
         margin.yaxis.set_major_formatter("{x:g} %")
         margin.set_xlabel("quarters of the pairs, by the model's own margin")
         margin.set_title("accuracy by margin", loc="left")

@@ -330,6 +330,7 @@ def test_the_report_holds_every_measurement_and_escapes_texts(compared: MethodsC
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(result.rows[0]["gold"]) for result in compared.results.values())
     assert {row["method"] for row in rows} == set(ALL)
+    assert (tmp_path / "methods.md").read_text(encoding="utf-8").count("\n| ") == len(ALL)
     literal = html(a_comparison(a_result("sft", [[0.0], [0.1]]), a_result("ppo", [[0.5], [0.7]], grammatical=0.2)))
     assert "the &lt;b&gt; …" in literal
     assert "ppo &amp; more<small>+0.25, not grammatical</small>" in literal
