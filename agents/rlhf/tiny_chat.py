@@ -151,14 +151,16 @@ def make_pairs(constitution: Constitution, count: int, seed: int, kinds: Sequenc
 def make_glad_pairs(constitution: Constitution, count: int, seed: int) -> list[Pair]:
     """Pairs of reviews without fault, of which the better one is that which its writer meant to be the gladder: what
     the grammar says of a review's sentiment, and no score of a lexicon. One principle, the first."""
-    reviews = load_grammar().sample(2 * count, seed=seed)
     worth = {"positive": 1, "neutral": 0, "negative": -1}
-    rows = sorted(reviews.demonstrations(), key=lambda row: row["kind"])  # neighbours are about the same kind
-    pairs = []
-    for first, second in zip(rows[::2], rows[1::2], strict=True):
-        difference = worth[first["sentiment"]] - worth[second["sentiment"]]
-        name = constitution.principles[0].name
-        pairs.append(Pair(first["prompt"], first["completion"], second["completion"], name, difference))
+    name, pairs = constitution.principles[0].name, []
+    waiting: dict[str, dict[str, str]] = {}
+    for row in load_grammar().sample(2 * count + len(KINDS), seed=seed).demonstrations():
+        first = waiting.pop(row["kind"], None)
+        if first is None:
+            waiting[row["kind"]] = row
+        elif len(pairs) < count:
+            difference = worth[first["sentiment"]] - worth[row["sentiment"]]
+            pairs.append(Pair(first["prompt"], first["completion"], row["completion"], name, difference))
     return pairs
 
 
