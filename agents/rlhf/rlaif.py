@@ -342,7 +342,9 @@ def evaluate(rlaif: RLAIF, job: Job, models: tuple[str, ...]) -> None:
         figures = measure(policy, answers, world, reference=reference, pretrained=None)
         results[name] = as_json(figures, shown_samples(answers, world, rlaif.rlhf.shown_prompts))
         results[name]["faults"] = fault_shares(answers.episodes)
-        np.save(job.out / f"gold-{name}.npy", world.gold(answers.episodes))
+        gold = world.gold(answers.episodes)
+        assert gold is not None
+        np.save(job.out / f"gold-{name}.npy", gold)
         job.report((number + 1) / len(models), name)
     job.write({"models": results, "seed": job.seed})
 

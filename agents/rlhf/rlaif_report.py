@@ -235,12 +235,12 @@ def _draw_orders(axes: Axes, results: RLAIFResults) -> None:
     """The probability of preferring what stands first, asked in one order and averaged over both."""
     both = np.array(results.figures[results.seeds[0]]["judge"]["orders"])
     first, swapped = both.T
-    bins = np.linspace(0, 1, 26)
+    bins = np.linspace(0, 1, 26).tolist()
     averaged = (first + 1 - swapped) / 2
     before = np.concatenate([first, swapped])
     after = np.concatenate([averaged, 1 - averaged])
     for number, (values, name) in enumerate(((before, "one order"), (after, "both orders averaged"))):
-        style = {"color": COLOURS[number], "histtype": "step", "lw": 1.6}
+        style: dict[str, Any] = {"color": COLOURS[number], "histtype": "step", "lw": 1.6}
         axes.hist(values, bins, weights=np.full(len(values), 100 / len(values)), label=name, **style)
         axes.axvline(float(values.mean()), color=COLOURS[number], lw=1.0, ls=":")
     axes.set(xlabel="probability that the first one is better", ylabel="% of the questions")

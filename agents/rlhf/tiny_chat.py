@@ -152,7 +152,8 @@ def make_glad_pairs(constitution: Constitution, count: int, seed: int) -> list[P
     """Pairs of reviews without fault, of which the better one is that which its writer meant to be the gladder: what
     the grammar says of a review's sentiment, and no score of a lexicon. One principle, the first."""
     worth = {"positive": 1, "neutral": 0, "negative": -1}
-    name, pairs = constitution.principles[0].name, []
+    name = constitution.principles[0].name
+    pairs: list[Pair] = []
     waiting: dict[str, dict[str, str]] = {}
     for row in load_grammar().sample(2 * count + len(KINDS), seed=seed).demonstrations():
         first = waiting.pop(row["kind"], None)
