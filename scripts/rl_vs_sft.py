@@ -259,12 +259,13 @@ def interval(found: Found, method: str, count: int, split: str, grammatical_only
 
 def scores_table(found: Found, setting: Setting) -> list[list[str]]:
     """Header and rows: every method and budget."""
-    table = [["budget", "method", *(f"gold, {name}" for name in SPLITS.values())]]
+    table = [["budget", "method", "demonstrations", "reward calls", *(f"gold, {name}" for name in SPLITS.values())]]
     table[0] += ["grammatical, never seen", "the same, training", "KL from the base", "tokens", "distinct"]
     rows = [("base", 0)] + [(method, n) for n in setting.counts for method in METHODS]
     for method, count in rows:
         each = found[method, count]
         row = [f"{count:,}", METHODS.get(method, "base model")]
+        row += spent(method, count, each)
         row += [interval(found, method, count, split).text(".2f") for split in SPLITS]
         for split in SPLITS:
             row.append(f"{100 * np.mean([one[split]['figures']['grammatical'] for one in each]):.0f} %")
@@ -272,6 +273,13 @@ def scores_table(found: Found, setting: Setting) -> list[list[str]]:
             row.append(f"{np.mean([one['test']['figures'][name] for one in each]):{style}}".replace("-", "−"))
         table.append(row)
     return table
+
+
+def spent(method: str, count: int, measurements: list[dict[str, Any]]) -> list[str]:
+    """Demonstrations and calls of the reward. PPO finishes the batch in which its budget is used up; whoever chooses the
+    best of four demonstrations has asked about four times as many."""
+    calls = {"sft-best": 4 * count, "rl": round(np.mean([each.get("reward_calls", 0) for each in measurements]))}
+    return [f"{0 if method == 'rl' else count:,}", f"{calls.get(method, 0):,}"]
 
 
 def differences_table(found: Found, setting: Setting) -> list[list[str]]:

@@ -64,6 +64,13 @@ def test_it_runs_writes_its_tables_and_plays_nothing_twice(
         *((budget, name) for budget in ("32", "64") for name in ("SFT", "SFT, best of four", "RL (PPO)")),
     ]
     assert rows[0]["KL from the base"] == "0.0"
+    assert [(row["demonstrations"], row["reward calls"]) for row in rows[:3]] == [
+        ("0", "0"),
+        ("32", "0"),
+        ("32", "128"),
+    ]
+    assert rows[-1]["demonstrations"] == "0"
+    assert 64 <= int(rows[-1]["reward calls"]) < 64 + 16 * 24  # the batch is finished
     assert (tmp_path / "out" / "rl_vs_sft.png").read_bytes().startswith(b"\x89PNG")
     assert script.main(args) == 0
     again = capsys.readouterr()
