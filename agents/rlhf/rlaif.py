@@ -167,11 +167,17 @@ def examine(judge: AIJudge, rlaif: RLAIF, job: Job) -> dict[str, Any]:
         "accuracy_by_principle": {name: accuracy(asked.probability, of(name)) for name in FAULT_OF},
         "position_bias_before": position_bias(*both),
         "position_bias_after": position_bias(*averaged),
-        "first_preferred_before": float(np.mean([each > 0.5 for each in both])),
-        "first_preferred_after": float(np.mean([each > 0.5 for each in averaged])),
+        "first_preferred_before": preferred(both),
+        "first_preferred_after": preferred(averaged),
         "changes_its_mind": float(((both[0] > 0.5) == (both[1] > 0.5)).mean()),
         "orders": np.round(np.stack(both), 4).T[:500].tolist(),
     }
+
+
+def preferred(probabilities: Sequence[np.ndarray]) -> float:
+    """Share of the questions for which the first one is more probably better; equally probable counts half."""
+    every = np.round(np.concatenate(probabilities), 6)  # the same answer twice: ½ to rounding
+    return float(((np.sign(every - 0.5) + 1) / 2).mean())
 
 
 def revise(rlaif: RLAIF, job: Job) -> None:

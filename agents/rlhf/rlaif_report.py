@@ -207,8 +207,8 @@ def report_text(results: RLAIFResults) -> str:
 def rlaif_figure(results: RLAIFResults) -> Figure:
     """Three panels: faults of every model, the judge in both orders, win rates of AI labels against human ones."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.0, 3.9), layout="constrained")
-        left, middle, right = figure.subplots(1, 3, width_ratios=(1.35, 1.0, 1.0))
+        figure = Figure(figsize=(12.0, 3.9), layout="constrained")
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.6, 1.0, 1.0))
         _draw_faults(left, results)
         _draw_orders(middle, results)
         _draw_wins(right, results)
@@ -223,7 +223,7 @@ def _draw_faults(axes: Axes, results: RLAIFResults) -> None:
         middle = np.median(shares, axis=1)
         spans = np.abs(np.stack([shares.min(1), shares.max(1)]) - middle)
         axes.bar(at, 100 * middle, 0.24, yerr=100 * spans, color=COLOURS[i], label=fault, error_kw={"lw": 0.8})
-    short = {"base": "base", "sft": "SFT on\nrevisions"}
+    short = {"base": "base", "sft": "SFT"}
     ticks = [short.get(name, name.replace("-", "\n").replace("dpo", "DPO").replace("ppo", "PPO")) for name in names]
     axes.set_xticks(range(len(names)), [tick.replace("\nai", "\nAI") for tick in ticks])
     axes.set(ylabel="% of the texts")
@@ -245,7 +245,7 @@ def _draw_orders(axes: Axes, results: RLAIFResults) -> None:
         axes.axvline(float(values.mean()), color=COLOURS[number], lw=1.0, ls=":")
     axes.set(xlabel="probability that the first one is better", ylabel="% of the questions")
     axes.set_title("The judge (dotted: means)", loc="left")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
 
 
 def _draw_wins(axes: Axes, results: RLAIFResults) -> None:
