@@ -106,11 +106,22 @@ def _write_run(out: Path, environment: str, agent: str, seed: int, speed: float)
     episodes, solved = 0, False
     while not solved:
         score = 1.0 - float(np.exp(-episodes / speed))
-        figures = {"greedy_score": score, "sampled_score": score, "normalised_greedy": score}
-        counts = {"episodes": episodes, "timesteps": 4 * episodes, "reward_calls": episodes}
-        counts |= {"distinct_texts": episodes, "gradient_samples": 16 * episodes}
         rows.append(
-            Row(environment, agent, seed, **counts, seconds=episodes / 200, **figures, normalised_sampled=score)
+            Row(
+                environment=environment,
+                agent=agent,
+                seed=seed,
+                episodes=episodes,
+                timesteps=4 * episodes,
+                reward_calls=episodes,
+                distinct_texts=episodes,
+                gradient_samples=16 * episodes,
+                seconds=episodes / 200,
+                greedy_score=score,
+                sampled_score=score,
+                normalised_greedy=score,
+                normalised_sampled=score,
+            )
         )
         solved = len(rows) > 1 and min(row.normalised_greedy for row in rows[-2:]) >= 0.9
         if episodes >= _BUDGET:
