@@ -283,10 +283,10 @@ class Law:
             gold: [M], less what it is at d = 0.
 
         Raises:
-            ValueError: fewer than three points.
+            ValueError: points at fewer than three distances.
         """
-        if len(d) < 3:
-            raise ValueError(f"A law of two coefficients needs at least three points, got {len(d)}.")
+        if len(np.unique(d.round(6))) < 3:
+            raise ValueError(f"A law of two coefficients needs points at three distances or more, got √KL = {d}.")
         columns = np.stack([d, -d * self.shape(d)], axis=1)
         alpha, beta = np.linalg.lstsq(columns, gold, rcond=None)[0]
         return float(alpha), float(beta)
@@ -323,7 +323,7 @@ def extrapolated_r_squared(law: Law, curves: Sequence[Sequence[Sequence[float]]]
     too few points on one of the sides."""
     d, gold = _points(curves)
     below = d <= limit
-    if below.sum() < 3 or (~below).sum() < 2:
+    if len(np.unique(d[below].round(6))) < 3 or (~below).sum() < 2:
         return float("nan")
     return r_squared(gold[~below], law.predict(d[~below], *law.fit(d[below], gold[below])))
 

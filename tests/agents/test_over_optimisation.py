@@ -105,7 +105,7 @@ def test_laws_recover_their_coefficients() -> None:
     assert BEST_OF_N.fit(d, d * (0.9 - 0.2 * d)) == pytest.approx((0.9, 0.2))
     assert RL.fit(d, d * (0.9 - 0.2 * np.log(d))) == pytest.approx((0.9, 0.2))
     assert RL.predict(np.array([1.0, np.e]), 0.9, 0.2) == pytest.approx([0.9, 0.7 * np.e])
-    with pytest.raises(ValueError, match="three points"):
+    with pytest.raises(ValueError, match="three distances"):
         RL.fit(d[:2], d[:2])
 
 
@@ -116,7 +116,7 @@ def curve(alpha: float, beta: float, ds: list[float]) -> list[tuple[float, float
 def test_fits_are_tested_on_what_they_have_not_seen() -> None:
     assert r_squared(np.array([1.0, 3.0]), np.array([1.0, 2.0])) == 0.5
     assert np.isnan(r_squared(np.ones(2), np.ones(2)))
-    ds = [0.5, 1.0, 2.0, 4.0]
+    ds = [0.25, 0.5, 1.0, 2.0, 4.0]
     same = [curve(1.0, 0.2, ds)] * 3
     assert held_out_r_squared(BEST_OF_N, same) == pytest.approx([1.0] * 3)
     other = [*same[:2], curve(1.0, 0.8, ds)]
