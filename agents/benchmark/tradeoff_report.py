@@ -165,8 +165,14 @@ Panel = tuple[Experiment, str, str]
 
 
 def draw_reuse(lines: Sequence[Line]) -> Figure:
-    """Area over the age of batches, and over how often every token is used; a row for each environment."""
-    return _draw(lines, (("age", "area", "mean score while learning"), ("reuse", "area", "")), shared_scores=2)
+    """Area and final score over the age of batches, and area over how often every token is used; a row for each
+    environment."""
+    panels: tuple[Panel, ...] = (
+        ("age", "area", "mean score while learning"),
+        ("age", "final", "score at the end"),
+        ("reuse", "area", "mean score while learning"),
+    )
+    return _draw(lines, panels)
 
 
 def draw_steps(lines: Sequence[Line]) -> Figure:
@@ -177,24 +183,24 @@ def draw_steps(lines: Sequence[Line]) -> Figure:
         ("steps", "kl", "KL divergence of an update"),
         ("steps", "moved", "tokens moved by > 20 %"),
     )
-    return _draw(lines, panels, shared_scores=2)
+    return _draw(lines, panels)
 
 
-def _draw(lines: Sequence[Line], panels: Sequence[Panel], shared_scores: int) -> Figure:
-    """A column for each panel, a row for each environment; the first ``shared_scores`` columns show scores."""
+def _draw(lines: Sequence[Line], panels: Sequence[Panel]) -> Figure:
+    """A column for each panel, a row for each environment."""
     environments = list(dict.fromkeys(line.environment for line in lines))
-    width = 4.1 if len(panels) == 2 else 3.0
+    width = 3.6 if len(panels) == 3 else 3.0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width * len(panels), 2.6 * len(environments) + 0.4), layout="constrained")
         grid = figure.subplots(len(environments), len(panels), squeeze=False)
         for row, environment in zip(grid, environments, strict=True):
-            for number, (axes, (experiment, name, label)) in enumerate(zip(row, panels, strict=True)):
+            for axes, (experiment, name, label) in zip(row, panels, strict=True):
                 chosen = [line for line in lines if (line.environment, line.experiment) == (environment, experiment)]
                 _curves(axes, chosen, name)
                 axes.set_ylabel(label)
-                if number < shared_scores:
+                if name in ("area", "final"):
                     axes.axhline(1.0, color="#999999", linewidth=0.6, linestyle=(0, (2, 2)), zorder=0)
-                    axes.set_ylim(min(-0.05, *(line.estimates[name].value for line in chosen)), 1.05)
+                    axes.set_ylim(min(0.0, *(line.estimates[name].value for line in chosen)) - 0.05, 1.05)
                 if name == "kl":
                     axes.set_yscale("log")
                 elif name == "moved":

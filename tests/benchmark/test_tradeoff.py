@@ -189,8 +189,10 @@ def curves(axes):
 
 
 def test_figures_show_every_curve_where_it_belongs():
-    ages, reuse = draw_reuse(lines()).axes
+    ages, ends, reuse = draw_reuse(lines()).axes
     assert curves(ages)["without"] == [(0, 0.0), (1, 0.01)]
+    assert curves(ends)["without"] == [(0, 0.5), (1, 0.5)]
+    assert ends.get_legend() is None
     assert curves(reuse)["PPO, epochs"] == [(1, 0.01), (4, 0.04)]
     assert curves(reuse)["DQN, replay ratio"] == [(1, 0.01), (4, 0.04)]
     assert [text.get_text() for text in reuse.get_legend().get_texts()] == ["PPO, epochs", "DQN, replay ratio"]
