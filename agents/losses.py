@@ -178,17 +178,59 @@ def adapt_kl_coef(kl_coef: float, kl: float, kl_target: float, num_episodes: int
 # -- preferences -------------------------------------------------------------------------------------------------------
 
 
-def preference_loss(margins: Tensor, weights: Tensor) -> Tensor:
-    """Negative log-likelihood of preferences under the model of Bradley and Terry: −Σ w log σ(r_chosen − r_rejected).
+def preference_loss(
+    margins: Tensor, weights: Tensor, *, label_smoothing: float = 0.0, offsets: Tensor | None = None
+) -> Tensor:
+    """Negative log-likelihood of preferences under the model of Bradley and Terry: −Σ w log σ(d),
+    d = r_chosen − r_rejected − m; with label smoothing ε it is −Σ w [(1 − ε) log σ(d) + ε log σ(−d)].
 
     Ouyang et al. 2022, "Training language models to follow instructions with human feedback", equation 1, where the
-    C(K, 2) pairs of a prompt weigh as much together as one prompt does. Only differences of scores count.
+    C(K, 2) pairs of a prompt weigh as much together as one prompt does. The margin m is that of Touvron et al. 2023,
+    "Llama 2", equation 2. Only differences of scores count.
 
     Args:
         margins: [M] r_chosen − r_rejected of M pairs.
         weights: [M] w, of sum 1: for a mean over prompts, 1 / (prompts · pairs of the prompt).
+        label_smoothing: ε, the share of labels that are taken to be wrong, in [0, ½).
+        offsets: [M] m, by how much the chosen one ought to be better; default 0.
     """
-    return -(weights * F.logsigmoid(margins)).sum()
+    if offsets is not None:
+        margins = margins - offsets
+    losses = -F.logsigmoid(margins)
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses - label_smoothing * F.logsigmoid(-margins)
+    return (weights * losses).sum()
+
+
+def dpo_loss(log_ratios: Tensor, weights: Tensor, beta: float, *, label_smoothing: float = 0.0) -> Tensor:
+    """Direct preference optimisation: −Σ w [(1 − ε) log σ(β h) + ε log σ(−β h)],
+    h = log π/π_ref (chosen) − log π/π_ref (rejected).
+
+    Rafailov et al. 2023, "Direct Preference Optimization", equation 7; label smoothing: Mitchell 2023, "A note on DPO
+    with noisy preferences". It is log 2 where π = π_ref.
+
+    Args:
+        log_ratios: [M] h, of sums over the tokens of each answer.
+        weights: [M] w, of sum 1.
+        beta: β, the coefficient of the KL divergence in the objective whose optimum this is.
+        label_smoothing: ε, the share of labels that are taken to be wrong, in [0, ½).
+    """
+    return preference_loss(beta * log_ratios, weights, label_smoothing=label_smoothing)
+
+
+def ipo_loss(log_ratios: Tensor, weights: Tensor, beta: float) -> Tensor:
+    """Identity preference optimisation: Σ w (h − 1 / (2 β))².
+
+    Azar et al. 2023, "A General Theoretical Paradigm to Understand Learning from Human Preferences", equation 17,
+    where β is τ. Unlike DPO's loss it does not pull on once a pair is told apart far enough.
+
+    Args:
+        log_ratios: [M] h as for :func:`dpo_loss`, but of means over the tokens of each answer, the form that the
+            paper's results are of (so TRL, which has asked its authors).
+        weights: [M] w, of sum 1.
+        beta: β.
+    """
+    return (weights * (log_ratios - 1 / (2 * beta)).square()).sum()
 
 
 # -- how good a fit is -------------------------------------------------------------------------------------------------

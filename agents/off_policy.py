@@ -390,6 +390,14 @@ class OffPolicyAgent(ReplayLearner):
         logprobs = take(probabilities, actions).log()
         return actions.cpu().numpy().copy(), logprobs.cpu().numpy().copy()
 
+    @torch.inference_mode()
+    def next_logprobs(self, rows: Tensor, written: int, action_masks: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, V] of the next token that the agent would sample after ``written`` tokens of the rows
+        [B, L], under masks [B, V]; −inf where it never would."""
+        column = self.text_spec.prompt_length + written
+        hidden = self.network.trunk(rows[:, : column + 1], column)[:, 0]
+        return self._policy(hidden, action_masks, deterministic=False).log()
+
     def _invalidate_caches(self) -> None:
         self.rollout_decoder.invalidate()
         self.predict_decoder.invalidate()

@@ -317,6 +317,13 @@ class TransformerPolicy(nn.Module):
         """See :class:`Reference`."""
         return self.evaluate(rows, lengths, action_masks).logprobs
 
+    @torch.inference_mode()
+    def next_logprobs(self, rows: Tensor, written: int, action_masks: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, V] of the next token after ``written`` tokens of rows [B, L], under masks [B, V]."""
+        column = self.prompt_length + written
+        hidden = self.trunk(rows[:, : column + 1], column)[:, 0]
+        return F.log_softmax(mask_logits(self.policy_head(hidden), action_masks), -1)
+
     def bind(self, spec: TextSpec, seed: int | None = None) -> None:
         """See :class:`SequencePolicy`."""
         own = (self.policy_head.out_features, self.prompt_length, self.max_new_tokens)

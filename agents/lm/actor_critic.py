@@ -399,6 +399,19 @@ class LMActorCritic(nn.Module):
         return self._in_parts(part, rows, lengths, action_masks)[0]
 
     @torch.no_grad()
+    def next_logprobs(self, rows: Tensor, written: int, action_masks: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, V] of the next token after ``written`` tokens of rows [B, L], under masks [B, V]."""
+
+        def part(rows: Tensor, lengths: Tensor, masks: Tensor | None) -> tuple[Tensor]:
+            hidden, _ = self._states(self._trunk, rows, lengths)
+            with self._precision():
+                logits = self._logits(hidden[:, -1])
+            return (F.log_softmax(mask_logits(logits, masks), -1),)
+
+        lengths = torch.full((len(rows),), written + 1, device=rows.device)
+        return self._in_parts(part, rows, lengths, action_masks)[0]
+
+    @torch.no_grad()
     def values(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`agents.policies.SequencePolicy`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def preference_probabilities(gold: np.ndarray, scale: float) -> np.ndarray:
     Returns:
         float64 [N, K, K].
     """
-    gold = _checked_gold(gold, scale)
+    gold = checked_gold(gold, scale)
     differences = scale * (gold[:, :, None] - gold[:, None, :])
     probabilities: np.ndarray = np.exp(-np.logaddexp(0.0, -differences))
     return probabilities
@@ -52,12 +52,17 @@ def rank_answers(gold: np.ndarray, scale: float, seed: int) -> np.ndarray:
     Returns:
         int64 [N, K]: ranks 1 (best) … K, all different.
     """
-    gold = _checked_gold(gold, scale)
+    gold = checked_gold(gold, scale)
     noisy = scale * gold + np.random.default_rng(seed).gumbel(size=gold.shape)
-    order = np.argsort(-noisy, axis=1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(1, gold.shape[1] + 1)[None], axis=1)
-    return ranks.astype(np.int64)
+    return rank_order(noisy)
+
+
+def rank_order(utilities: np.ndarray) -> np.ndarray:
+    """Ranks int64 [N, K], 1 for the largest of each row … K, all different."""
+    order = np.argsort(-utilities, axis=1, kind="stable")
+    ranks = np.empty(order.shape, dtype=np.int64)
+    np.put_along_axis(ranks, order, np.arange(1, order.shape[1] + 1)[None], axis=1)
+    return ranks
 
 
 def best_accuracy(gold: np.ndarray, scale: float) -> float:
@@ -75,7 +80,12 @@ def best_accuracy(gold: np.ndarray, scale: float) -> float:
     return float(np.maximum(pairs, 1.0 - pairs).mean())
 
 
-def _checked_gold(gold: np.ndarray, scale: float) -> np.ndarray:
+def checked_gold(gold: np.ndarray, scale: float) -> np.ndarray:
+    """Gold scores as float64 [N, K].
+
+    Raises:
+        ValueError: another shape, a score that is not finite, or a scale that is negative or not finite.
+    """
     gold = np.asarray(gold, dtype=np.float64)
     if gold.ndim != 2 or gold.shape[1] < 2:
         raise ValueError(f"gold must be [N, K] with K answers to each prompt, at least 2; got shape {gold.shape}.")
@@ -108,19 +118,43 @@ class Ranking:
     finished: tuple[bool, ...] | None = None
     """Whether each answer ends where its writer ended it (with EOS), rather than where the length budget did.
     None: all do."""
+    shown: tuple[int, ...] | None = None
+    """The place of each answer on the page, 1 (first) … K."""
+    annotator: str | None = None
+    """Who ranked."""
+    round: int | None = None
+    """1, or 2 … where the same annotator was shown the same answers again."""
+    time: str | None = None
+    """When, in ISO 8601."""
+    seconds: float | None = None
+    """How long it took."""
+    margin: float | None = None
+    """Of two answers: how much better one is, where a data set says so."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str):
-            raise TypeError(f"'prompt' must be a text; got {self.prompt!r:.100}.")
+        scalars: dict[str, tuple[type, str]] = {
+            "prompt": (str, "a text"),
+            "annotator": (str, "a text"),
+            "round": (int, "a whole number"),
+            "time": (str, "a text"),
+            "seconds": (float, "a number"),
+            "margin": (float, "a number"),
+        }
+        for name, (kind, what) in scalars.items():
+            value = getattr(self, name)
+            accepted = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+            if not accepted and (value is not None or name == "prompt"):
+                raise TypeError(f"{name!r} must be {what}; got {value!r:.100}.")
         kinds: dict[str, tuple[type, str]] = {
             "answers": (str, "texts"),
             "ranks": (int, "whole numbers"),
             "gold": (float, "numbers"),
             "finished": (bool, "true or false"),
+            "shown": (int, "whole numbers"),
         }
         for name, (kind, what) in kinds.items():
             entries = getattr(self, name)
-            if entries is None and name in ("gold", "finished"):
+            if entries is None and name not in ("answers", "ranks"):
                 continue
             if not isinstance(entries, list | tuple):
                 raise TypeError(f"{name!r} must be a list of {what}; got {entries!r:.100}.")
@@ -133,6 +167,13 @@ class Ranking:
             object.__setattr__(self, name, tuple(entries))
         if len(self.answers) < 2:
             raise ValueError(f"A ranking needs at least two answers; got {len(self.answers)}.")
+        if self.margin is not None and not (len(self.answers) == 2 and self.margin >= 0):
+            raise ValueError(f"'margin' is at least 0, and of two answers; got {self.margin} of {len(self.answers)}.")
+        if self.shown is not None and sorted(self.shown) != list(range(1, len(self.answers) + 1)):
+            raise ValueError(f"'shown' must be the places 1 … {len(self.answers)}, each once; got {self.shown}.")
+
+
+RANKING_COLUMNS = tuple(field.name for field in fields(Ranking))
 
 
 def pairs(ranks: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -147,19 +188,30 @@ def pairs(ranks: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.argwhere(ranks[:, None] < ranks[None, :])
 
 
-def make_rankings(answers: Answers, ranks: np.ndarray, gold: np.ndarray | None = None) -> list[Ranking]:
+def make_rankings(
+    answers: Answers,
+    ranks: np.ndarray,
+    gold: np.ndarray | None = None,
+    *,
+    shown: np.ndarray | None = None,
+    annotator: str | None = None,
+    round: int | None = None,
+) -> list[Ranking]:
     """Rankings of sampled answers.
 
     Args:
         answers: K to each of N prompts.
         ranks: int [N, K].
         gold: [N, K], what they are worth, where that is known.
+        shown: int [N, K], the place of each on the page.
+        annotator: who ranked.
+        round: how many times this annotator has now ranked them.
 
     Raises:
         ValueError: other shapes.
     """
     shape = answers.scores.shape
-    for name, given in (("ranks", ranks), ("gold", gold)):
+    for name, given in (("ranks", ranks), ("gold", gold), ("shown", shown)):
         if given is not None and given.shape != shape:
             raise ValueError(f"{name} must have one entry for each answer, shape {shape}; got {given.shape}.")
     episodes, k = answers.episodes, shape[1]
@@ -174,22 +226,44 @@ def make_rankings(answers: Answers, ranks: np.ndarray, gold: np.ndarray | None =
                 ranks=tuple(row),
                 gold=None if gold is None else tuple(gold[n].astype(np.float64).tolist()),
                 finished=None if finished[part].all() else tuple(finished[part].tolist()),
+                shown=None if shown is None else tuple(shown[n].tolist()),
+                annotator=annotator,
+                round=round,
             )
         )
     return rankings
 
 
-def to_pairs(rankings: Iterable[Ranking]) -> list[dict[str, str]]:
-    """Rows ``{prompt, chosen, rejected}``, one for each decided pair, as Hugging Face's data sets of preferences."""
-    return [
-        {"prompt": ranking.prompt, "chosen": ranking.answers[better], "rejected": ranking.answers[worse]}
-        for ranking in rankings
-        for better, worse in pairs(ranking.ranks).tolist()
-    ]
+def rank_margins(ranking: Ranking) -> np.ndarray:
+    """How far apart a ranking put the two of each pair, float64 [M], in the order of :func:`pairs`: its ``margin``,
+    where it has one; else the number of steps between them as a share of the steps from the best to the worst, in
+    (0, 1]. Answers that tie share a step.
+    """
+    better, worse = pairs(ranking.ranks).T
+    if ranking.margin is not None:
+        return np.full(len(better), float(ranking.margin))
+    _, steps = np.unique(np.asarray(ranking.ranks), return_inverse=True)
+    return (steps[worse] - steps[better]) / max(int(steps.max()), 1)
+
+
+def to_pairs(rankings: Iterable[Ranking], *, margins: bool = False) -> list[dict[str, Any]]:
+    """Rows ``{prompt, chosen, rejected}``, one for each decided pair, as Hugging Face's data sets of preferences.
+
+    Args:
+        margins: with a column ``margin``, see :func:`rank_margins`.
+    """
+    rows: list[dict[str, Any]] = []
+    for ranking in rankings:
+        for (better, worse), margin in zip(pairs(ranking.ranks).tolist(), rank_margins(ranking), strict=True):
+            rows.append(
+                {"prompt": ranking.prompt, "chosen": ranking.answers[better], "rejected": ranking.answers[worse]}
+                | ({"margin": round(float(margin), 6)} if margins else {})
+            )
+    return rows
 
 
 def save_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
-    """Write rankings as JSONL: rows ``{prompt, answers, ranks}``, with ``gold`` and ``finished`` where known."""
+    """Write rankings as JSONL: rows ``{prompt, answers, ranks}``, and whatever else is known of each."""
     lines = []
     for ranking in rankings:
         row = {name: value for name, value in vars(ranking).items() if value is not None}
@@ -229,5 +303,5 @@ def _from_row(row: Any) -> Ranking:
     missing = [name for name in needed if name not in row]
     if missing:
         raise ValueError(f"There is no {missing[0]!r}; the row has {', '.join(row) or 'nothing'}.")
-    known: dict[str, Any] = {name: row.get(name) for name in (*needed, "gold", "finished")}
+    known: dict[str, Any] = {name: row.get(name) for name in RANKING_COLUMNS}
     return Ranking(**known)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from agents.lm.loading import import_transformers, load_model
 from agents.lm.models import find_causal_lm, max_positions, use_fast_gelu
-from agents.lm.preferences import Ranking, pairs
+from agents.lm.preferences import Ranking, pairs, rank_margins
 from agents.lm.saving import replacing
 from agents.losses import preference_loss
 from textenvs import Episodes
@@ -245,6 +245,11 @@ class RewardModelConfig:
     """Share of the steps in which the learning rate rises from 0; it then falls to 0, both linearly."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    """Share of labels that are taken to be wrong, in [0, ½): it keeps scores from drifting apart on noisy labels."""
+    margin: float = 0.0
+    """How much better (in units of the score) the best of a ranking is to be than its worst before the loss takes it
+    for more than a toss-up; pairs in between in proportion, see ``rank_margins``."""
     seed: int = 0
     """Of the order of the prompts."""
     bf16: bool = False
@@ -259,6 +264,10 @@ class RewardModelConfig:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps, in [0, 1); got {self.warmup}.")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing is a share below one half; got {self.label_smoothing}.")
+        if not self.margin >= 0:
+            raise ValueError(f"margin must be at least 0; got {self.margin}.")
 
 
 Callback = Callable[[int, int, dict[str, float]], None]
@@ -275,6 +284,9 @@ class RewardModelResult:
     """The same of the training pairs, while they were learnt: mean of the last tenth of the steps."""
     num_comparisons: int
     """Pairs learnt from, each counted once."""
+    log_odds_scale: float
+    """What a difference of two (normalised) scores is multiplied with to be the log-odds that the model has learnt: the
+    score was normalised anew after training, the loss knew it as it was before."""
     history: list[dict[str, float]] = field(repr=False)
     """Figures of every step."""
 
@@ -305,12 +317,13 @@ def train_reward_model(
         ValueError: no ranking decides anything, a text is too long, or the reference texts all score the same.
     """
     config = config or RewardModelConfig()
-    elements = [_Element(model.encode(ranking), pairs(ranking.ranks)) for ranking in rankings]
+    elements = [_element(model, ranking) for ranking in rankings]
     reference = [row for element in elements for row in element.rows] if reference is None else reference
     elements = [element for element in elements if len(element.pairs)]
     if not elements:
         raise ValueError("None of the rankings prefers an answer to another: there is nothing to learn from.")
     model.normalise(reference)
+    learnt_std = model.normalisation.std
     parameters = list(model.model.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
@@ -323,7 +336,7 @@ def train_reward_model(
     history = []
     for step, batch in enumerate(_batches(elements, config), start=1):
         with _precision(model.device, config.bf16):
-            loss, metrics = _loss(model, batch)
+            loss, metrics = _loss(model, batch, config)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -339,6 +352,7 @@ def train_reward_model(
         accuracy=pair_accuracy(model, held_out),
         train_accuracy=float(np.mean([metrics["rewards/accuracies"] for metrics in last])),
         num_comparisons=sum(len(element.pairs) for element in elements),
+        log_odds_scale=model.normalisation.std / learnt_std,
         history=history,
     )
 
@@ -346,19 +360,30 @@ def train_reward_model(
 def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> float:
     """Share of the decided pairs in which the preferred answer scores higher (half of those that score alike); NaN
     where there are none."""
-    elements = [_Element(model.encode(ranking), pairs(ranking.ranks)) for ranking in rankings]
-    scores = model.scores([row for element in elements for row in element.rows])
-    margins = scores[_flat_pairs(elements)]
-    margins = margins[:, 0] - margins[:, 1]
+    margins = score_margins(model, rankings)
     return float(((margins > 0) + 0.5 * (margins == 0)).mean()) if len(margins) else float("nan")
+
+
+def score_margins(model: RewardModel, rankings: Sequence[Ranking]) -> np.ndarray:
+    """r_chosen − r_rejected of all decided pairs, float32 [M], ranking by ranking in the order of ``pairs``."""
+    elements = [_element(model, ranking) for ranking in rankings]
+    scores = model.scores([row for element in elements for row in element.rows])
+    chosen, rejected = scores[_flat_pairs(elements)].T
+    return chosen - rejected
 
 
 @dataclass(frozen=True)
 class _Element:
-    """A prompt: the texts of its K answers, and pairs (preferred, other) of their numbers, int64 [M, 2]."""
+    """A prompt: the texts of its K answers, pairs (preferred, other) of their numbers, int64 [M, 2], and how far apart
+    the ranking puts each pair, float64 [M]."""
 
     rows: Rows
     pairs: np.ndarray
+    apart: np.ndarray | None = None
+
+
+def _element(model: RewardModel, ranking: Ranking) -> _Element:
+    return _Element(model.encode(ranking), pairs(ranking.ranks), rank_margins(ranking))
 
 
 def _batches(elements: list[_Element], config: RewardModelConfig) -> Iterator[list[_Element]]:
@@ -376,7 +401,9 @@ def _flat_pairs(elements: Sequence[_Element]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 2), dtype=np.int64), *shifted])
 
 
-def _loss(model: RewardModel, elements: list[_Element]) -> tuple[Tensor, dict[str, float]]:
+def _loss(
+    model: RewardModel, elements: list[_Element], config: RewardModelConfig | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """Loss of a batch of prompts, and its figures."""
     scores = model([row for element in elements for row in element.rows])
     flat = torch.from_numpy(_flat_pairs(elements)).to(scores.device)
@@ -387,7 +414,13 @@ def _loss(model: RewardModel, elements: list[_Element]) -> tuple[Tensor, dict[st
     with torch.no_grad():
         figures = torch.stack([chosen.mean(), rejected.mean(), margins.mean(), (margins > 0).float().mean()]).tolist()
     names = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
-    return preference_loss(margins, weights), dict(zip(names, figures, strict=True))
+    config = config or RewardModelConfig()
+    offsets = None
+    if config.margin:
+        apart = np.concatenate([element.apart for element in elements if element.apart is not None])
+        offsets = torch.from_numpy(config.margin * apart).to(margins)
+    loss = preference_loss(margins, weights, label_smoothing=config.label_smoothing, offsets=offsets)
+    return loss, dict(zip(names, figures, strict=True))
 
 
 def _precision(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[Any]:

@@ -122,6 +122,24 @@ def _frontier_figure(results: Results, name: str) -> Figure:
     return figure
 
 
+def reliability_figure(bins: Sequence[dict[str, float]]) -> Figure:
+    """How often a reward model is right about a pair against how often it expects to be: ``predicted``, ``accuracy``
+    and ``count`` of each bin. The interval is that of a share of ``count``."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.6, 3.2), layout="constrained")
+        axes = figure.subplots()
+        predicted, accuracy, count = (
+            np.array([each[name] for each in bins]) for name in ("predicted", "accuracy", "count")
+        )
+        axes.plot([0.5, 1], [0.5, 1], color="#999999", linewidth=0.8)
+        error = 1.96 * np.sqrt(accuracy * (1 - accuracy) / count)
+        axes.errorbar(predicted, accuracy, yerr=error, fmt="o", color=COLOURS[0], capsize=3, markersize=5)
+        axes.set_xlabel("expects to be right")
+        axes.set_ylabel("is right")
+        axes.set_title("reliability", loc="left")
+    return figure
+
+
 def _again(styles: Sequence[Any], index: int) -> Any:
     """The style of a number: colours begin again after the last one, each with another style then."""
     return styles[(index + index // len(COLOURS)) % len(styles)]

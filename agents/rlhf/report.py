@@ -23,6 +23,7 @@ from agents.rlhf.plots import (
     frontier_figures,
     known_panels,
     panel_figure,
+    reliability_figure,
     run_label,
     to_png,
     to_svg,
@@ -269,18 +270,24 @@ def _judges(results: Results) -> str:
     best = results.stage("rankings", "test", "best_possible_accuracy")
     for stage in ("reward-model", "reward-model-small"):
         accuracy, count = results.stage(stage, "held_out_accuracy"), results.stage(stage, "comparisons")
+        error, length = results.stage(stage, "calibration_error"), results.stage(stage, "length_only_accuracy")
         if accuracy is not None and count is not None and best is not None:
             share = accuracy.over(best.median)
-            rows.append([f"{count.median:,.0f} comparisons", percent(accuracy), percent(best), percent(share)])
+            cells = [percent(accuracy), percent(best), percent(share), _cell(error, ".3f"), percent(length)]
+            rows.append([f"{count.median:,.0f} comparisons", *cells])
     if not rows:
         return ""
     head = ["reward model from", "agrees with held-out comparisons", "best possible", "share of it"]
+    head += ["calibration error", "by length alone"]
+    bins = results.stages[results.seeds[0]]["reward-model"].get("calibration")
+    plot = _images({"reliability": reliability_figure(bins)}, "of the reward model's predictions") if bins else ""
     note = (
         "The annotator is simulated: it prefers the better of two answers with a probability that grows with the "
         "difference of their gold scores (Bradley and Terry), so nobody can agree with it always. Held-out comparisons "
-        "are about kinds of things that the reward model has seen no answers about."
+        "are about kinds of things that the reward model has seen no answers about. Calibration error: how far its "
+        "confidence is from its accuracy, in ten bins. By length alone: a control that likes long answers, or short."
     )
-    return f"<h2>The reward model</h2>\n{_table(head, rows)}\n<p class='note'>{_text(note)}</p>"
+    return f"<h2>The reward model</h2>\n{_table(head, rows)}\n<p class='note'>{_text(note)}</p>\n{plot}"
 
 
 def _provenance(results: Results) -> str:

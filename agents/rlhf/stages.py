@@ -12,7 +12,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from agents.lm.actor_critic import LMActorCritic
 from agents.lm.loading import load_model
 from agents.lm.models import find_causal_lm
 from agents.lm.preferences import best_accuracy, load_rankings, make_rankings, rank_answers, save_rankings
-from agents.lm.reward_model import RewardModel, RewardModelConfig, pair_accuracy, train_reward_model
+from agents.lm.reward_model import RewardModel, RewardModelConfig, train_reward_model
+from agents.lm.reward_quality import length_only_accuracy, measure_reward_model
 from agents.lm.sampling import sample_answers
 from agents.lm.sft import Corpus, SFTConfig, cross_entropy, train_on_texts
 from agents.ppo import PPO
@@ -234,13 +235,20 @@ def train_judge(job: Job, small: bool = False) -> None:
     def on_step(done: int, of: int, figures: dict[str, float]) -> None:
         job.report(done / of, f"accuracy {figures['rewards/accuracies']:.2f}")
 
-    result = train_reward_model(model, rankings, config, held_out=held_out, callback=on_step)
+    result = train_reward_model(model, rankings, config, callback=on_step)
     model.save_pretrained(job.out / "model")
+    best = json.loads((job.folder / "rankings" / "figures.json").read_text(encoding="utf-8"))["test"]
+    quality = measure_reward_model(model, held_out, result.log_odds_scale, best=best.get("best_possible_accuracy"))
     job.write(
         {
             "comparisons": result.num_comparisons,
             "train_accuracy": result.train_accuracy,
-            "held_out_accuracy": pair_accuracy(model, held_out),
+            "held_out_accuracy": quality.accuracy,
+            "share_of_best": quality.share_of_best,
+            "calibration_error": quality.calibration.error,
+            "calibration": [asdict(each) for each in quality.calibration.bins if each.count],
+            "accuracy_by_margin": [each.accuracy for each in quality.by_margin],
+            "length_only_accuracy": length_only_accuracy(rankings, held_out),
             "losses": thinned([step["losses/reward_model"] for step in result.history]),
         }
     )

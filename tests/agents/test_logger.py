@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agents import PPO
+from agents.base import correlation
 from agents.collect import Rollout
 from agents.logger import Logger
 
@@ -111,6 +114,7 @@ def test_what_a_run_lost_is_taken_back(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         logger.log(step, {"a": step / 4})
     logger.close()
+    time.sleep(1.1)  # TensorBoard reads files in the order of their names, which tell whole seconds
     again = Logger(tmp_path)
     again.rewind(3)
     assert len(read(tmp_path)) == 3
@@ -131,3 +135,25 @@ def test_a_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ImportError, match=r"textenvs\[agents\]"):
         Logger(tmp_path)
     PPO("textenvs/Copy-v0", **TINY).learn(1)  # without log_dir nothing is needed
+
+
+def test_parts_are_correlated_with_the_score_where_there_are_several(tmp_path: Path) -> None:
+    kwargs = {"length": 3, "num_symbols": 3, "reward": [(1.0, "match"), (0.0, "prefix")]}
+    agent = PPO("textenvs/Copy-v0", env_kwargs=kwargs, log_dir=tmp_path, num_envs=32, num_layers=1, width=8)
+    seen: list[Rollout] = []
+    collect = agent.collector.collect
+    agent.collector.collect = lambda steps: seen.append(collect(steps)) or seen[-1]  # type: ignore[method-assign]
+    agent.learn(96)
+    (row,) = read(tmp_path)
+    expected = np.corrcoef(seen[0].scores, seen[0].components["prefix"])[0, 1]
+    assert float(row["rewards/prefix/correlation"]) == pytest.approx(expected, abs=1e-5)
+    assert float(row["rewards/match/correlation"]) == pytest.approx(1, abs=1e-6)
+    agent.envs.unwrapped.set_reward("prefix")
+    agent.learn(96)
+    assert "rewards/prefix/correlation" not in agent.metrics  # alone, it is the score
+
+
+def test_correlation_of_what_does_not_vary() -> None:
+    assert correlation(np.array([1.0, 2.0, 4.0]), np.array([3.0, 2.0, 0.0])) == pytest.approx(-1)
+    assert np.isnan(correlation(np.ones(3), np.arange(3.0)))
+    assert np.isnan(correlation(np.zeros(0), np.zeros(0)))

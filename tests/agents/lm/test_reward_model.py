@@ -17,6 +17,7 @@ import textenvs
 from agents.lm import LMActorCritic, Ranking, RewardModel, RewardModelConfig, reward_model, train_reward_model
 from agents.lm.preferences import pairs
 from agents.lm.reward_model import _Element, _loss, pair_accuracy
+from agents.lm.reward_quality import measure_reward_model
 from agents.losses import preference_loss
 from textenvs.rewards import Judge, make_reward
 from textenvs.rewards.learned import Normalisation
@@ -479,3 +480,91 @@ def test_ranked_answers_of_any_number(make_reward_model: Any) -> None:
     rankings = list(itertools.chain.from_iterable(make_rankings(4, k, seed=k) for k in (2, 3, 5)))
     result = train_reward_model(make_reward_model(), rankings, RewardModelConfig(batch_size=20))
     assert result.num_comparisons == sum(len(pairs(ranking.ranks)) for ranking in rankings)
+
+
+# -- options of the loss, and quality ----------------------------------------------------------------------------------
+
+
+def test_label_smoothing_and_margin_by_hand() -> None:
+    margins, weights = torch.tensor([math.log(3), -math.log(3)]), torch.tensor([0.5, 0.5])
+    right, wrong = math.log(4 / 3), math.log(4)
+    smooth = preference_loss(margins, weights, label_smoothing=0.1)
+    assert smooth.item() == pytest.approx(0.5 * (right + wrong), rel=1e-6)  # one of each: ε changes nothing
+    smooth = preference_loss(margins[:1], torch.ones(1), label_smoothing=0.1)
+    assert smooth.item() == pytest.approx(0.9 * right + 0.1 * wrong, rel=1e-6)
+    apart = preference_loss(margins[:1], torch.ones(1), offsets=torch.tensor([2 * math.log(3)]))
+    assert apart.item() == pytest.approx(wrong, rel=1e-6)
+
+
+def test_the_margin_follows_the_ranking(make_reward_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores 0 for all: each pair's loss is that of −margin · steps apart."""
+    model = make_reward_model()
+    monkeypatch.setattr(RewardModel, "__call__", lambda self, rows: torch.zeros(len(rows)))
+    element = reward_model._element(model, Ranking("1", ("1", "2", "3"), (1, 2, 3)))
+    loss, _ = _loss(model, [element], RewardModelConfig(margin=math.log(9)))
+    near, far = math.log(1 + 3), math.log(1 + 9)  # half of log 9 is log 3
+    assert loss.item() == pytest.approx((2 * near + far) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "value"), [("label_smoothing", 0.5), ("label_smoothing", -0.1), ("margin", -1.0)])
+def test_options_of_the_loss_are_checked(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        RewardModelConfig(**{name: value})
+
+
+def test_label_smoothing_keeps_scores_closer(make_reward_model: Any) -> None:
+    spreads = []
+    for smoothing in (0.0, 0.3):
+        model = make_reward_model()
+        config = RewardModelConfig(label_smoothing=smoothing, epochs=6)
+        result = train_reward_model(model, make_rankings(60), config)
+        spreads.append(result.log_odds_scale)
+    assert spreads[1] < 0.8 * spreads[0]
+
+
+def test_log_odds_are_those_that_the_loss_knew(make_reward_model: Any) -> None:
+    """The last loss on a batch, from normalised scores and the scale that is reported."""
+    model, rankings = make_reward_model(), make_rankings(16)
+    result = train_reward_model(model, rankings, RewardModelConfig(learning_rate=1e-9, epochs=1, batch_size=16))
+    margins = result.log_odds_scale * reward_model.score_margins(model, rankings)
+    counts = [len(pairs(ranking.ranks)) for ranking in rankings]
+    weights = torch.tensor([1 / (count * sum(map(bool, counts))) for count in counts for _ in range(count)])
+    assert preference_loss(torch.from_numpy(margins), weights).item() == pytest.approx(
+        result.history[-1]["losses/reward_model"], rel=1e-4
+    )
+    trained = make_reward_model()
+    result = train_reward_model(trained, rankings, RewardModelConfig(epochs=30, batch_size=16))
+    margins = result.log_odds_scale * reward_model.score_margins(trained, rankings)
+    assert preference_loss(torch.from_numpy(margins), weights).item() == pytest.approx(
+        result.history[-1]["losses/reward_model"], abs=0.02
+    )
+
+
+def test_quality_of_a_trained_model(make_reward_model: Any) -> None:
+    model = make_reward_model()
+    result = train_reward_model(model, make_rankings(200), RewardModelConfig(epochs=4))
+    quality = measure_reward_model(model, make_rankings(100, seed=1), result.log_odds_scale, best=1.0)
+    assert quality.accuracy == pair_accuracy(model, make_rankings(100, seed=1))
+    assert quality.share_of_best == quality.accuracy > 0.7
+    assert quality.by_margin[-1].accuracy > quality.by_margin[0].accuracy
+    assert sum(each.count for each in quality.calibration.bins) == sum(each.count for each in quality.by_margin)
+    assert quality.calibration.error < 0.2
+    with pytest.raises(ValueError, match="nothing to measure on"):
+        measure_reward_model(model, [Ranking("1", ("2", "3"), (1, 1))], 1.0)
+
+
+def test_loss_and_gradient_equal_trls() -> None:
+    """TRL's RewardTrainer, from its own source: −logsigmoid(chosen − rejected − margin).mean()."""
+    inspect = pytest.importorskip("inspect")
+    trainer = pytest.importorskip("trl").RewardTrainer
+    source = inspect.getsource(trainer)
+    assert 'loss = -nn.functional.logsigmoid(rewards_chosen - rewards_rejected - inputs["margin"]).mean()' in source
+    generator = torch.Generator().manual_seed(0)
+    chosen, rejected, margin = torch.randn(3, 16, generator=generator)
+    scores = torch.stack([chosen, rejected]).requires_grad_()
+    theirs = -F.logsigmoid(scores[0] - scores[1] - margin).mean()
+    (their_gradient,) = torch.autograd.grad(theirs, scores)
+    ours = preference_loss(scores[0] - scores[1], torch.full((16,), 1 / 16), offsets=margin)
+    (our_gradient,) = torch.autograd.grad(ours, scores)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(our_gradient, their_gradient, atol=1e-6, rtol=1e-6)
