@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py --preset quick          # PPO and DQN, 3 environments, 3 seeds: minutes
     python scripts/benchmark.py --preset smoke          # the same in small, under a minute
-    python scripts/benchmark.py --preset standard --max-hours 2       # 10 environments, 7 agents, 5 seeds
+    python scripts/benchmark.py --preset standard --max-hours 2       # 10 environments, 8 agents, 5 seeds
     python scripts/benchmark.py --preset full --launcher ray --ray-address auto
     python scripts/benchmark.py --agents PPO --envs Reverse --seeds 0 1 2 3 4
     python scripts/benchmark.py --preset standard --add mine=my_module:MyAgent
