@@ -297,7 +297,7 @@ METHODS: dict[str, Method] = {
             "replay",
             "SoftQ from replay",
             replay,
-            {"learning_rate": 5e-4, "kl_coef": 0.15, "num_envs": 64, "updates_per_window": 8, "head_start": 160},
+            {"learning_rate": 5e-4, "kl_coef": 0.08, "num_envs": 64, "updates_per_window": 8, "head_start": 160},
             {"learning_rate": (1.5e-4, 5e-4, 1.5e-3), "kl_coef": COEFFICIENTS},
         ),
     )
