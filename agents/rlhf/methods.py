@@ -290,7 +290,7 @@ METHODS: dict[str, Method] = {
             "ppo",
             "PPO",
             ppo,
-            {"learning_rate": 1e-3, "kl_coef": 0.15, "num_envs": 64, "num_minibatches": 4},
+            {"learning_rate": 1e-3, "kl_coef": 0.08, "num_envs": 64, "num_minibatches": 4},
             {"learning_rate": RATES, "kl_coef": COEFFICIENTS},
         ),
         Method(
