@@ -21,6 +21,7 @@ from agents.lm.rest import ReSTConfig, Step, train_rest
 from agents.lm.sampling import Answers, sample_answers
 from agents.lm.sft import SFTConfig
 from agents.ppo import PPO
+from agents.rlhf import rlaif_method
 from agents.rlhf.comparison import add_ranked_texts
 from agents.rlhf.course import Course
 from agents.rlhf.settings import RLHFError
@@ -283,6 +284,14 @@ METHODS: dict[str, Method] = {
             ipo,
             {"learning_rate": 1e-3, "beta": 1.0, "epochs": 4},
             {"learning_rate": RATES, "beta": (0.3, 1.0, 3.0)},
+        ),
+        Method(
+            "rlaif",
+            "RLAIF (DPO on an AI judge's labels)",
+            rlaif_method.rlaif,
+            {"learning_rate": 3e-3, "beta": 0.3, "epochs": 4},  # those of DPO
+            {"learning_rate": RATES, "beta": (0.03, 0.1, 0.3)},
+            rlaif_method.STAGES,
         ),
         Method("rloo", "RLOO", rloo, GROUPS, {"learning_rate": RATES, "kl_coef": COEFFICIENTS}),
         Method("grpo", "GRPO", grpo, GROUPS, {"learning_rate": RATES, "kl_coef": COEFFICIENTS}),
