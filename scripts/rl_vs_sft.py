@@ -276,8 +276,8 @@ def scores_table(found: Found, setting: Setting) -> list[list[str]]:
 
 
 def spent(method: str, count: int, measurements: list[dict[str, Any]]) -> list[str]:
-    """Demonstrations and calls of the reward. PPO finishes the batch in which its budget is used up; whoever chooses the
-    best of four demonstrations has asked about four times as many."""
+    """Demonstrations and calls of the reward. PPO finishes the batch in which its budget is used up; whoever chooses
+    the best of four demonstrations has asked about four times as many."""
     calls = {"sft-best": 4 * count, "rl": round(np.mean([each.get("reward_calls", 0) for each in measurements]))}
     return [f"{0 if method == 'rl' else count:,}", f"{calls.get(method, 0):,}"]
 

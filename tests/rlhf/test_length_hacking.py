@@ -158,8 +158,8 @@ def test_results_that_are_not_there(played: Path, small: Experiment) -> None:
 
 
 def test_when_gold_fell() -> None:
-    """Means of four batches: 0, 1, … 8, then 8.625, 8.875 (the best), 8.75, 8.25 and, after batch 17, 7.75: of a rise of
-    8.875 more than a tenth is lost."""
+    """Means of four batches: 0, 1, … 8, then 8.625, 8.875 (the best), 8.75, 8.25 and, after batch 17, 7.75: of a rise
+    of 8.875 more than a tenth is lost."""
     rising = np.arange(-1.5, 10.0)
     assert fell_at(rising) is None
     assert lost_at_end(rising) == 0
