@@ -12,7 +12,7 @@ from agents.benchmark.page import markdown_table
 from agents.benchmark.report import Report
 from agents.benchmark.suites import STANDARD_DEFAULTS, TUNED
 from agents.benchmark.summary import HEADLINE_AXES, Summary
-from agents.benchmark.tables import Figure, Row, Table, failures_table, ratios_table, winners_table
+from agents.benchmark.tables import Figure, Row, Table, ratios_table, winners_table
 from agents.benchmark.words import conclusions, median_text, ratio_text, score_text
 
 
@@ -49,23 +49,18 @@ def results_text(report: Report) -> str:
     for table in tables:
         if table is not None:
             blocks += [f"**{table.title}**", markdown_table(table)]
-    failures = failures_table(summary)
-    if failures is not None:
-        parts = [f"{row.names[1]} on {row.names[0]} ({row.figures[failures.columns[0]][0]})"
-                 for block in failures.blocks for row in block]  # fmt: skip
-        blocks.append(_wrapped(f"Runs that reached 0.9, where not all did: {', '.join(parts)}."))
     return "\n\n".join(blocks)
 
 
 def medians_table(summary: Summary) -> Table:
-    """Median episodes to the top threshold of every agent on every environment."""
+    """Median episodes to the top threshold of every agent on every environment, and how many runs got there."""
     threshold = max(summary.thresholds)
     rows = []
     for environment in summary.environments:
         cells = {cell.agent: cell for cell in summary.row(environment)}
         figures = {
-            agent: (median_text(cells[agent], "episodes", threshold)[0] if agent in cells else "–", "")
-            for agent in summary.agents
+            agent: (median_text(cell, "episodes", threshold)[0], f"{cell.reached(threshold)}/{len(cell.runs)}")
+            for agent, cell in cells.items()
         }
         rows.append(Row((environment,), figures))
     return Table(f"Median episodes to {threshold:g}", ("environment",), summary.agents, tuple((row,) for row in rows))

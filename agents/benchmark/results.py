@@ -274,8 +274,8 @@ def read_results(out: Path) -> Results:
         BenchmarkError: neither of them.
     """
     if out.is_file():
-        with tempfile.TemporaryDirectory() as temporary:
-            return read_results(_unpack(out, Path(temporary)))
+        with tempfile.TemporaryDirectory() as unpacked:
+            return read_results(_unpack(out, Path(unpacked)))
     if not (out / "settings.json").is_file():
         raise BenchmarkError(
             f"{out} is not a folder of results: it has no settings.json. scripts/benchmark.py makes one."
