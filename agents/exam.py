@@ -1,13 +1,12 @@
-"""The exact exam: environments that can be enumerated, references with habits of their own, and the methods examined.
+"""The exact exam: environments that can be enumerated, and references with habits of their own.
 
-Every method is given the same problem, to maximise E[score] − β KL(π ‖ π_ref), and is graded exactly, without sampling
-(:mod:`textenvs.exact`). The reference is a small transformer pretrained on skewed texts, so it is far from uniform and
-the KL has something to hold on to.
+Every method (:mod:`agents.exam_methods`) is given the same problem, to maximise E[score] − β KL(π ‖ π_ref), and is
+graded exactly, without sampling (:mod:`textenvs.exact`). The reference is a small transformer pretrained on skewed
+texts, so it is far from uniform and the KL has something to hold on to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -17,17 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.base import Agent
 from agents.exact import next_logprobs
 from agents.losses import masked_mean
 from agents.networks import TransformerConfig, clip_gradient, flatten_parameters
 from agents.policies import TransformerPolicy
-from agents.ppo import PPO
 from agents.returns import step_mask
-from agents.rloo import RLOO
-from agents.soft_q import SoftQ
 from textenvs.exact import ExactProblem
 from textenvs.regularised import best_of_n_bound
+from textenvs.tasks.base import Task
 from textenvs.text_tree import NextLogprobs, TextTree
 
 # -- references --------------------------------------------------------------------------------------------------------
@@ -54,32 +50,99 @@ def skewed_policy(num_tokens: int, seed: int, strength: float = 1.0) -> NextLogp
     return next_logprobs
 
 
-def legal_actions(tree: TextTree, index: np.ndarray) -> np.ndarray | None:
-    """Legal actions bool [n, T, V] before each token of the texts with these numbers; None without masks."""
-    task = tree.task
+def legal_actions(task: Task, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+    """Legal actions bool [n, T, V] before each token of finished texts; None without masks.
+
+    Args:
+        task: what they are of.
+        rows: int64 [n, L], final observations.
+        lengths: int64 [n], tokens of the completions.
+    """
     if not task.has_masks:
         return None
-    rows, start = tree.rows(index), task.prompt_length
     masks = np.ones((len(rows), task.max_new_tokens, task.pad_id), dtype=np.bool_)
     for t in range(task.max_new_tokens):
         prefix = rows.copy()
-        prefix[:, start + t :] = task.pad_id
-        reached = tree.lengths[index] > t
+        prefix[:, task.prompt_length + t :] = task.pad_id
+        reached = lengths > t
         masks[reached, t] = task.action_masks(prefix[reached], np.full(int(reached.sum()), t))
     return masks
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Finished texts as a policy evaluates them."""
+
+    rows: Tensor
+    """int64 [n, L]."""
+    lengths: Tensor
+    """int64 [n]."""
+    masks: Tensor | None
+    """bool [n, T, V]; None without masks."""
+
+    @classmethod
+    def of(cls, task: Task, rows: np.ndarray, lengths: np.ndarray) -> Texts:
+        """Texts of a task, with their legal actions."""
+        masks = legal_actions(task, rows, lengths)
+        return cls(
+            torch.from_numpy(rows), torch.from_numpy(lengths), None if masks is None else torch.from_numpy(masks)
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Tensor) -> Texts:
+        """Those with these numbers [m], or for which it is True [n]."""
+        return Texts(self.rows[index], self.lengths[index], None if self.masks is None else self.masks[index])
+
+    def logprobs(self, policy: TransformerPolicy) -> Tensor:
+        """Log-probabilities [n] of the texts under a policy, in nats, with gradients."""
+        return policy.evaluate(self.rows, self.lengths, self.masks).logprobs.sum(1)
+
+
+def imitate(
+    policy: TransformerPolicy, texts: Texts, *, steps: int, learning_rate: float, rng: np.random.Generator
+) -> list[float]:
+    """Train a policy in place on texts, by cross-entropy, with Adam and a learning rate that falls to 0.
+
+    Args:
+        policy: what is trained; its value head is not.
+        texts: what it learns to write; each step takes 128 of them, with replacement.
+        steps: gradient steps.
+        learning_rate: of the first step.
+        rng: of their order.
+
+    Returns:
+        The loss of every step, in nats per token.
+    """
+    parameters, gradient = flatten_parameters(policy)
+    optimizer = torch.optim.Adam([parameters], learning_rate, eps=1e-5, fused=True)
+    losses: list[Tensor] = []
+    for step in range(steps):
+        batch = texts.take(torch.from_numpy(rng.integers(len(texts), size=128)))
+        evaluation = policy.evaluate(batch.rows, batch.lengths, batch.masks)
+        loss = -masked_mean(evaluation.logprobs, step_mask(batch.lengths, policy.max_new_tokens))
+        gradient.zero_()
+        loss.backward()
+        clip_gradient(gradient, 1.0)
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        optimizer.step()
+        losses.append(loss.detach())
+    policy.invalidate_cache()
+    return torch.stack(losses).tolist()
 
 
 def pretrain(
     policy: TransformerPolicy, trees: list[TextTree], source: NextLogprobs, *, texts: int, steps: int, seed: int
 ) -> list[float]:
-    """Train a policy in place on texts that a source writes, by cross-entropy.
+    """Train a policy in place on texts that a source writes.
 
     Args:
         policy: what is trained; its value head is not.
         trees: prompts, each as often.
         source: who writes the texts.
         texts: how many, over all prompts.
-        steps: gradient steps of 128 texts, with Adam at 3e-3 falling to 0.
+        steps: gradient steps, with a learning rate of 3e-3 at first.
         seed: of texts and their order.
 
     Returns:
@@ -87,30 +150,14 @@ def pretrain(
     """
     rng = np.random.default_rng(seed)
     each = -(-texts // len(trees))
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+    rows, lengths = [], []
     for tree in trees:
         chances = np.exp(tree.logprobs(source))
         index = rng.choice(len(tree), size=each, p=chances / chances.sum())
-        parts.append((tree.rows(index), tree.lengths[index], legal_actions(tree, index)))
-    rows, lengths = (torch.from_numpy(np.concatenate([part[i] for part in parts])) for i in (0, 1))
-    masks = None
-    if parts[0][2] is not None:
-        masks = torch.from_numpy(np.concatenate([part[2] for part in parts if part[2] is not None]))
-    parameters, gradient = flatten_parameters(policy)
-    optimizer = torch.optim.Adam([parameters], 3e-3, eps=1e-5, fused=True)
-    losses: list[Tensor] = []
-    for step in range(steps):
-        batch = torch.from_numpy(rng.integers(len(rows), size=128))
-        evaluation = policy.evaluate(rows[batch], lengths[batch], None if masks is None else masks[batch])
-        loss = -masked_mean(evaluation.logprobs, step_mask(lengths[batch], policy.max_new_tokens))
-        gradient.zero_()
-        loss.backward()
-        clip_gradient(gradient, 1.0)
-        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
-        optimizer.step()
-        losses.append(loss.detach())
-    policy.invalidate_cache()
-    return torch.stack(losses).tolist()
+        rows.append(tree.rows(index))
+        lengths.append(tree.lengths[index])
+    written = Texts.of(trees[0].task, np.concatenate(rows), np.concatenate(lengths))
+    return imitate(policy, written, steps=steps, learning_rate=3e-3, rng=rng)
 
 
 # -- environments ------------------------------------------------------------------------------------------------------
@@ -150,7 +197,7 @@ class Exam:
 
     def __init__(self, paper: Paper, *, texts: int = 4_096, steps: int = 400) -> None:
         self.paper = paper
-        spec = self.envs(1).unwrapped.text_spec
+        self.spec = spec = self.envs(1).unwrapped.text_spec
         sizes = (spec.num_tokens, spec.prompt_length, spec.max_new_tokens)
         self.policy = TransformerPolicy(*sizes, TransformerConfig(2, 32, 2), seed=0)
         source = skewed_policy(spec.num_tokens, seed=1, strength=paper.strength)
@@ -177,9 +224,8 @@ class Exam:
         """(KL, reward) of the best policies, from the reference to the best texts."""
         return [(point.kl, point.reward) for point in self.problem.frontier()]
 
-    def grade(self, agent: Agent | NextLogprobs, beta: float) -> dict[str, float]:
-        """Where an agent is, exactly, and what it misses."""
-        policy = next_logprobs(agent) if isinstance(agent, Agent) else agent
+    def grade(self, policy: NextLogprobs, beta: float) -> dict[str, float]:
+        """Where a policy is, exactly, and what it misses."""
         grade = self.problem.grade(policy, beta)
         point = {name: value for name, value in asdict(grade.point).items() if value is not None}
         # A method above the frontier would show a mistake in the exam; β-duality makes this safe against rounding.
@@ -197,51 +243,3 @@ class Exam:
 def sit(name: str, texts: int = 4_096, steps: int = 400) -> Exam:
     """The exam of a paper by its name; the reference is pretrained once in a process."""
     return Exam(next(paper for paper in PAPERS if paper.name == name), texts=texts, steps=steps)
-
-
-# -- methods -----------------------------------------------------------------------------------------------------------
-
-
-def ppo(exam: Exam, beta: float, seed: int, timesteps: int) -> Agent:
-    """PPO with the KL in its rewards; the learning rate falls to 0."""
-    return PPO(
-        exam.envs(128),
-        policy=exam.fresh_policy(),
-        reference=exam.reference,
-        kl_coef=beta,
-        seed=seed,
-        ent_coef=0.0,
-        anneal_timesteps=timesteps,
-        learning_rate=2e-3,
-    ).learn(timesteps)
-
-
-def rloo(exam: Exam, beta: float, seed: int, timesteps: int) -> Agent:
-    """RLOO, in groups of 8 texts."""
-    return RLOO(
-        exam.envs(128, group_size=8),
-        policy=exam.fresh_policy(),
-        reference=exam.reference,
-        kl_coef=beta,
-        seed=seed,
-        anneal_timesteps=timesteps,
-        learning_rate=2e-3,
-    ).learn(timesteps)
-
-
-def soft_q(exam: Exam, beta: float, seed: int, timesteps: int) -> Agent:
-    """SoftQ from a replay buffer, with τ = β."""
-    return SoftQ(
-        exam.envs(16),
-        policy=exam.fresh_policy(),
-        reference=exam.reference,
-        tau=beta,
-        seed=seed,
-        exact_kl=True,
-        weight_decay=0.0,
-        learning_rate=1e-3,
-    ).learn(timesteps // 4)
-
-
-METHODS: dict[str, Callable[[Exam, float, int, int], Agent]] = {"PPO": ppo, "RLOO": rloo, "SoftQ": soft_q}
-"""What is examined: a method is a function of the exam, β, a seed and a budget of timesteps, and gives an agent."""

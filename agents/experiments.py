@@ -4,19 +4,23 @@ intervals."""
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import agents
 from agents.base import Agent
 from agents.benchmark.analyse import Estimate, Times, crossing_time, median_time
+from agents.benchmark.pool import for_children
 from agents.benchmark.results import lock, open_folder, read_json, write_json
 from agents.benchmark.run import next_evaluation
 
@@ -107,6 +111,7 @@ def play_runs(
     settings: Mapping[str, Any],
     keys: Sequence[tuple[str, ...]],
     play: Callable[[tuple[str, ...]], dict[str, Any]],
+    jobs: int = 1,
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     """Play the runs that have no file in ``out/runs`` yet; each has one as soon as it is over.
 
@@ -114,7 +119,8 @@ def play_runs(
         out: folder of the results; one with other settings is refused.
         settings: what all runs share.
         keys: names of each run.
-        play: plays one; what it returns is kept as JSON.
+        play: plays one; what it returns is kept as JSON. With several jobs it can be pickled.
+        jobs: processes, of one thread each.
 
     Returns:
         The results by key, as read back.
@@ -128,12 +134,37 @@ def play_runs(
         (out / "runs").mkdir(exist_ok=True)
         todo = [key for key in keys if not files[key].exists()]
         print(f"{len(keys)} runs, {len(keys) - len(todo)} finished before, in {out}", file=sys.stderr)
-        for number, key in enumerate(todo, start=1):
-            began = time.perf_counter()
-            write_json(files[key], play(key))
-            seconds = time.perf_counter() - began
+        for number, (key, seconds, result) in enumerate(_play_all(play, todo, jobs), start=1):
+            write_json(files[key], result)
             print(f"  {number}/{len(todo)} {', '.join(key)}: {seconds:.1f} s", file=sys.stderr, flush=True)
         return {key: read_json(file) for key, file in files.items()}
+
+
+Played = tuple[tuple[str, ...], float, dict[str, Any]]
+"""A run's key, its seconds, and its result."""
+
+
+def _play_all(
+    play: Callable[[tuple[str, ...]], dict[str, Any]], todo: Sequence[tuple[str, ...]], jobs: int
+) -> Iterator[Played]:
+    """Play runs one after the other, or some at once in processes of one thread; each as soon as it is over."""
+    if jobs == 1:
+        yield from (_play_one(play, key) for key in todo)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        with for_children():  # they are started here
+            futures = [pool.submit(_play_one, play, key) for key in todo]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _play_one(play: Callable[[tuple[str, ...]], dict[str, Any]], key: tuple[str, ...]) -> Played:
+    began = time.perf_counter()
+    result = play(key)
+    return key, time.perf_counter() - began, result
 
 
 def _slug(text: str) -> str:

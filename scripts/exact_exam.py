@@ -1,13 +1,13 @@
 """The exact exam: how near do methods come to the optimum of the KL-regularised problem, which is known here?
 
     python scripts/exact_exam.py --preset smoke     # seconds
-    python scripts/exact_exam.py                    # quick: five seeds, about a quarter of an hour on a free core
+    python scripts/exact_exam.py                    # quick: five seeds, under 20 minutes on two free cores
     python scripts/exact_exam.py --methods PPO RLOO --seeds 10
 
 Three environments whose texts can all be listed, each with a reference that was pretrained on skewed texts. Every
-method begins as the reference and maximises E[score] − β KL; then its expected score and KL are computed exactly,
-without sampling, and what it misses of the best policy π* ∝ π_ref · exp(score / β). Best-of-n is computed exactly, too,
-and its KL set beside the bound log n − (n − 1) / n.
+method begins as the reference and maximises E[score] − β KL, DPO from rankings, ReST by imitating its best texts; then
+its expected score and KL are computed exactly, without sampling, and what it misses of the best policy π* ∝ π_ref ·
+exp(score / β). Best-of-n is computed exactly, too, and its KL set beside the bound log n − (n − 1) / n.
 
 Prints tables; writes exact_exam.csv, best_of_n.csv and exact_exam.png. Finished runs are kept and not run again.
 """
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -35,8 +36,10 @@ from rich.table import Table
 
 from agents.benchmark.analyse import percentile_interval, resample
 from agents.benchmark.plots import COLOURS
+from agents.benchmark.pool import available_cores
 from agents.benchmark.suites import BenchmarkError
-from agents.exam import METHODS, PAPERS, Exam, Paper, sit
+from agents.exam import PAPERS, Exam, Paper, sit
+from agents.exam_methods import METHODS
 from agents.experiments import play_runs, write_csv
 from textenvs.errors import unknown_name
 
@@ -76,6 +79,8 @@ class Args:
     """Seeds from 0; default: as many as the preset has."""
     out: Path | None = None
     """Folder of the results; default: runs/exact-exam-PRESET."""
+    jobs: int | None = None
+    """Runs at once; as many as there are cores unless given."""
 
 
 def examine(preset: Preset, key: Key) -> dict[str, Any]:
@@ -83,10 +88,9 @@ def examine(preset: Preset, key: Key) -> dict[str, Any]:
     paper, method, beta, seed = key
     exam = sit(paper, preset.texts, preset.steps)
     began = time.perf_counter()
-    agent = METHODS[method](exam, float(beta), int(seed), preset.timesteps)
+    examinee = METHODS[method](exam, float(beta), int(seed), preset.timesteps)
     seconds = time.perf_counter() - began
-    agent.envs.close()
-    return exam.grade(agent, float(beta)) | {"seconds": seconds, "tokens": agent.num_timesteps}
+    return exam.grade(examinee.policy, float(beta)) | {"seconds": seconds, "tokens": examinee.tokens}
 
 
 def median_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -222,6 +226,9 @@ def main(args: Args) -> None:
     if num_seeds < 1:
         raise BenchmarkError(f"--seeds must be at least 1; got {num_seeds}.")
     papers: list[Paper] = [paper for paper in PAPERS if paper.name in preset.papers]
+    jobs = available_cores() if args.jobs is None else args.jobs
+    if jobs < 1:
+        raise BenchmarkError(f"--jobs must be at least 1; got {jobs}.")
     # One seed of everything first: what is stopped early is a smaller exam, not a part of one.
     keys: list[Key] = [
         (paper.name, method, str(beta), str(seed))
@@ -231,7 +238,7 @@ def main(args: Args) -> None:
     out = args.out or Path("runs") / f"exact-exam-{args.preset}"
     learning = {"timesteps": preset.timesteps, "texts": preset.texts, "steps": preset.steps}
     settings = {"experiment": "exact_exam", "preset": args.preset} | learning
-    results = play_runs(out, settings, keys, lambda key: examine(preset, key))
+    results = play_runs(out, settings, keys, partial(examine, preset), jobs)
     exams = {paper.name: sit(paper.name, preset.texts, preset.steps) for paper in papers}
     rows = best_of_n_rows(exams)
     console = Console(width=150)

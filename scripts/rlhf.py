@@ -62,7 +62,7 @@ class Options:
     preset: str = "quick"
     """How much is done: quick, frontier, short or smoke."""
     seeds: tuple[int, ...] | None = None
-    """One pipeline for each; 0 unless given, with --methods 0 to 4."""
+    """One pipeline for each; 0 unless given, with --methods 0 1 2."""
     methods: str | None = None
     """Compare these methods under one budget instead, by name, with commas between them."""
     tune: bool = False

@@ -299,14 +299,14 @@ METHODS: dict[str, Method] = {
             "ppo",
             "PPO",
             ppo,
-            {"learning_rate": 1e-3, "kl_coef": 0.15, "num_envs": 64, "num_minibatches": 4},
+            {"learning_rate": 1e-3, "kl_coef": 0.08, "num_envs": 64, "num_minibatches": 4},
             {"learning_rate": RATES, "kl_coef": COEFFICIENTS},
         ),
         Method(
             "replay",
             "SoftQ from replay",
             replay,
-            {"learning_rate": 5e-4, "kl_coef": 0.15, "num_envs": 64, "updates_per_window": 8, "head_start": 160},
+            {"learning_rate": 5e-4, "kl_coef": 0.08, "num_envs": 64, "updates_per_window": 8, "head_start": 160},
             {"learning_rate": (1.5e-4, 5e-4, 1.5e-3), "kl_coef": COEFFICIENTS},
         ),
     )

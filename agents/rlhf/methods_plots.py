@@ -54,13 +54,16 @@ def _draw_gains(axes: Axes, comparison: MethodsComparison, styles: dict[str, dic
         value = result.last("gold") if comparison.base is None else result.gain(comparison.base)
         reach = None if np.isnan(value.low) else [[value.mean - value.low], [value.high - value.mean]]
         axes.errorbar(value.mean, place, xerr=reach, capsize=3, markersize=6, linewidth=1.4, **style)
+        if comparison.base is not None:
+            strict = result.last("gold_grammatical").mean - comparison.base.last("gold_grammatical").mean
+            axes.plot(strict, place, marker="|", markersize=13, markeredgewidth=1.6, color="#555555")
     if comparison.base is not None:
         axes.axvline(0.0, color="#999999", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [result.run.method.label for result in shown])
     axes.tick_params(axis="y", length=0)
     axes.margins(y=0.08)
-    axes.set_title("gold score" if comparison.base is None else "gain in gold score over SFT, 95 %", loc="left")
-    axes.set_xlabel("on the same held-out prompts")
+    axes.set_title("gold score" if comparison.base is None else "gain in gold score over SFT", loc="left")
+    axes.set_xlabel("on the same held-out prompts; bars: ungrammatical texts worth 0")
 
 
 def _draw_path(axes: Axes, result: Result, column: str, style: dict[str, Any], base: Result | None) -> None:

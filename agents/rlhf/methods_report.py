@@ -42,7 +42,7 @@ HEAD = (
 STYLE = """
 main { max-width: 1120px; }
 .plots { display: block; }
-.plots img { width: 100%; }
+.plots img { width: 100%; max-width: none; }
 .figures { font-size: 0.93em; }
 .samples { width: 100%; table-layout: fixed; margin-bottom: 1.2rem; }
 .samples th:first-child { width: 14rem; }

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from agents.exact import next_logprobs
-from agents.exam import METHODS, PAPERS, Exam, legal_actions, sit, skewed_policy
+from agents.exam import PAPERS, Exam, legal_actions, sit, skewed_policy
+from agents.exam_methods import ANNOTATOR_SCALE, METHODS, rest
+from agents.losses import dpo_loss
 from textenvs import TextEnv
 from textenvs.exact import ExactProblem, uniform_policy
 from textenvs.regularised import entropy, kl_divergence
@@ -42,7 +44,7 @@ def test_legal_actions_are_those_of_the_environment() -> None:
     env = TextEnv("DyckMasked", length=2, num_kinds=2)
     tree = TextTree(env.task, env.task.prompts_at(np.array([1]))[0], prompt_index=1)
     index = np.arange(len(tree))
-    masks = legal_actions(tree, index)
+    masks = legal_actions(env.task, tree.rows(index), tree.lengths[index])
     assert masks is not None
     for i, row in zip(index, tree.rows(), strict=True):
         env.reset(seed=0, options={"index": 1})
@@ -50,7 +52,7 @@ def test_legal_actions_are_those_of_the_environment() -> None:
             assert np.array_equal(masks[i, t], env.action_masks())
             env.step(int(row[tree.task.prompt_length + t]))
     plain = TextTree(TextEnv("HiddenTarget", length=2, num_symbols=2).task)
-    assert legal_actions(plain, np.arange(4)) is None
+    assert legal_actions(plain.task, plain.rows(), plain.lengths) is None
 
 
 def test_the_reference_has_learnt_the_habits(exam: Exam) -> None:
@@ -104,8 +106,9 @@ def test_the_best_policy_gets_full_marks_and_the_reference_none(exam: Exam) -> N
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_learn_and_stay_under_the_frontier(method: str) -> None:
     exam = sit(PAPERS[0].name, **SMALL)
-    agent = METHODS[method](exam, 0.1, 0, 12_800)
-    grade = exam.grade(agent, 0.1)
+    examinee = METHODS[method](exam, 0.1, 0, 12_800)
+    assert 0 < examinee.tokens <= 13_440
+    grade = exam.grade(examinee.policy, 0.1)
     assert grade["closed"] > 0.1
     assert grade["above"] <= 1e-9
     assert grade["regret"] == pytest.approx(grade["optimal"] - grade["reward"] + 0.1 * grade["kl"], abs=1e-12)
@@ -125,3 +128,34 @@ def test_best_of_n_lies_under_the_frontier_within_its_bound(exam: Exam) -> None:
         assert result["kl"] <= result["bound"] + 1e-12
         assert result["reward"] <= exam.problem.reward_at(result["kl"]) + 1e-9
         assert max(result["closed"].values()) < 1
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.3])
+def test_dpo_is_asked_for_the_same_policy_as_all_others(beta: float) -> None:
+    """Its loss over all pairs of texts, labelled by the annotator, is lowest at π*, which is tilted by score / β."""
+    exam = sit(PAPERS[0].name, **SMALL)
+    rng = np.random.default_rng(0)
+    index = rng.choice(len(exam.problem.trees[0]), size=400, p=np.exp(exam.problem.ref_logprobs[0]))
+    scores = torch.from_numpy(exam.problem.scores[0][index])
+    tilted = torch.from_numpy(exam.problem.tilted_logprobs(beta)[0][index])
+    ratios = tilted - torch.from_numpy(exam.problem.ref_logprobs[0][index])
+    chances = torch.sigmoid(ANNOTATOR_SCALE * (scores[:, None] - scores[None, :]))  # P(row is preferred to column)
+
+    def loss(ratios: torch.Tensor) -> float:
+        differences = (ratios[:, None] - ratios[None, :]).flatten()
+        return float(dpo_loss(differences, chances.flatten() / chances.sum(), ANNOTATOR_SCALE * beta))
+
+    best = loss(ratios)
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        assert loss(factor * ratios) > best
+    assert loss(ratios + 0.3 * torch.from_numpy(rng.normal(size=len(index)))) > best
+    assert loss(ratios + 1.0) == pytest.approx(best)  # what all texts have in common drops out
+
+
+def test_rest_keeps_the_round_with_the_best_objective() -> None:
+    """Where leaving the reference is dear it stays there; where it is cheap it goes far."""
+    exam = sit(PAPERS[0].name, **SMALL)
+    assert exam.grade(rest(exam, 50.0, 0, 12_800).policy, 0.1)["kl"] < 0.05
+    far, near = (exam.grade(rest(exam, beta, 0, 12_800).policy, beta) for beta in (0.01, 0.3))
+    assert far["kl"] > near["kl"]
+    assert far["reward"] > near["reward"]

@@ -149,7 +149,7 @@ def test_tables_literal() -> None:
     rows = bias_table(results)
     assert rows[1][-1] == "good (2)"
     assert rows[2][0] == "+ 0.3 log-odds for every word"
-    assert rows[2][-1] == "doubtful (1), not enough (1)"
+    assert rows[2][-1] == "not enough (1), doubtful (1)"
     np.testing.assert_allclose(results.reliability(96), [[0.52, 0.92], [0.5, 0.9097], [60, 20]])
     assert report_text(results).startswith("Means of 2 seed(s), 95 % interval over seeds")
 

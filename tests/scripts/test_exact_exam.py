@@ -48,7 +48,7 @@ def test_medians_and_intervals(script: ModuleType) -> None:
 def test_it_writes_its_tables_and_goes_on_where_it_was(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script.main(script.Args(preset="smoke", methods=("PPO",), out=tmp_path))
+    script.main(script.Args(preset="smoke", jobs=1, methods=("PPO",), out=tmp_path))
     printed = capsys.readouterr()
     assert "2 runs, 0 finished before" in printed.err
     assert "best of" in printed.out
@@ -67,15 +67,15 @@ def test_it_writes_its_tables_and_goes_on_where_it_was(
         raise AssertionError(f"{key} is run again")
 
     monkeypatch.setattr(script, "examine", never)
-    script.main(script.Args(preset="smoke", methods=("PPO",), out=tmp_path))
+    script.main(script.Args(preset="smoke", jobs=1, methods=("PPO",), out=tmp_path))
     assert "2 runs, 2 finished before" in capsys.readouterr().err
     assert rows_of(tmp_path / "exact_exam.csv") == first
 
 
 def test_a_second_seed_is_added_to_the_first(script: ModuleType, tmp_path: Path) -> None:
-    script.main(script.Args(preset="smoke", methods=("RLOO",), out=tmp_path))
+    script.main(script.Args(preset="smoke", jobs=1, methods=("RLOO",), out=tmp_path))
     files = {path: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")}
-    script.main(script.Args(preset="smoke", methods=("RLOO",), seeds=2, out=tmp_path))
+    script.main(script.Args(preset="smoke", jobs=1, methods=("RLOO",), seeds=2, out=tmp_path))
     assert {path: json.loads(path.read_text()) for path in files} == files
     assert [row["seeds"] for row in rows_of(tmp_path / "exact_exam.csv")] == ["2", "2"]
 
@@ -84,16 +84,16 @@ def test_a_second_seed_is_added_to_the_first(script: ModuleType, tmp_path: Path)
     ("arguments", "message"),
     [
         ({"methods": ("PPQ",)}, "Unknown method 'PPQ'. Did you mean 'PPO'"),
-        ({"methods": ()}, "No methods to examine. Known: PPO, RLOO, SoftQ"),
+        ({"methods": ()}, "No methods to examine. Known: PPO, RLOO, SoftQ, DPO, ReST"),
         ({"seeds": 0}, "--seeds must be at least 1; got 0"),
     ],
 )
 def test_what_it_refuses(script: ModuleType, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
-        script.main(script.Args(preset="smoke", out=tmp_path, **arguments))
+        script.main(script.Args(preset="smoke", jobs=1, out=tmp_path, **arguments))
 
 
 def test_results_of_another_preset_are_not_mixed(script: ModuleType, tmp_path: Path) -> None:
-    script.main(script.Args(preset="smoke", methods=("RLOO",), out=tmp_path))
+    script.main(script.Args(preset="smoke", jobs=1, methods=("RLOO",), out=tmp_path))
     with pytest.raises(BenchmarkError, match="preset"):
         script.main(script.Args(preset="quick", methods=("RLOO",), seeds=1, out=tmp_path))
