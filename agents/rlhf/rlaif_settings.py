@@ -51,7 +51,7 @@ class RLAIF:
 PRESETS = {
     "quick": RLAIF(
         "quick",
-        Settings("rlaif", pretraining=Pretraining(texts=163_840), ppo=Optimisation(kl_coefs=(0.2,), updates=30)),
+        Settings("rlaif", pretraining=Pretraining(texts=81_920), ppo=Optimisation(kl_coefs=(0.1,), updates=30)),
     ),
     "smoke": RLAIF(
         "smoke",

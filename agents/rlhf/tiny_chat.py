@@ -207,9 +207,9 @@ class TinyChat:
     num_layers: int = 2
     width: int = 96
     num_heads: int = 4
-    reviews: int = 48_000
+    reviews: int = 16_000
     """Conversations that the critic learns from."""
-    pairs: int = 32_000
+    pairs: int = 16_000
     """Comparisons that the judge learns from."""
     batch_size: int = 32
     learning_rate: float = 4e-3

@@ -22,7 +22,7 @@ from agents.lm.chat import ChatModel
 from agents.lm.constitution import load_constitution
 from agents.lm.critique import load_revisions
 from agents.rlhf import tiny_chat
-from agents.rlhf.rlaif import accuracy_by_gold, make_rlaif_stages
+from agents.rlhf.rlaif import accuracy_by_gold, make_rlaif_stages, preferred
 from agents.rlhf.rlaif_report import read_rlaif, wins
 from agents.rlhf.rlaif_settings import FaultyWorld, get_rlaif
 from agents.rlhf.settings import RLHFError
@@ -122,6 +122,11 @@ def test_accuracy_by_gold() -> None:
     gold = np.array([[0.0, -1.0], [0.0, -2.0], [-1.0, 0.0], [0.0, 0.0]])
     assert accuracy_by_gold(rankings, gold) == pytest.approx((1 + 0 + 0.5) / 3)
     assert accuracy_by_gold(rankings[3:], gold[3:]) is None
+
+
+def test_equal_answers_are_half_preferred() -> None:
+    assert preferred([np.array([0.9, 0.5]), np.array([0.5 - 1e-9, 0.2])]) == 0.5
+    assert preferred([np.array([0.9, 0.5])]) == 0.75
 
 
 # -- the stages --------------------------------------------------------------------------------------------------------
