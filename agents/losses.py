@@ -179,7 +179,7 @@ def adapt_kl_coef(kl_coef: float, kl: float, kl_target: float, num_episodes: int
 
 
 def preference_loss(
-    margins: Tensor, weights: Tensor, *, label_smoothing: float = 0.0, offsets: Tensor | None = None
+    margins: Tensor, weights: Tensor, *, label_smoothing: float | Tensor = 0.0, offsets: Tensor | None = None
 ) -> Tensor:
     """Negative log-likelihood of preferences under the model of Bradley and Terry: −Σ w log σ(d),
     d = r_chosen − r_rejected − m; with label smoothing ε it is −Σ w [(1 − ε) log σ(d) + ε log σ(−d)].
@@ -191,18 +191,19 @@ def preference_loss(
     Args:
         margins: [M] r_chosen − r_rejected of M pairs.
         weights: [M] w, of sum 1: for a mean over prompts, 1 / (prompts · pairs of the prompt).
-        label_smoothing: ε, the share of labels that are taken to be wrong, in [0, ½).
+        label_smoothing: ε, the share of labels that are taken to be wrong, in [0, ½); or [M], one for each label: with
+            soft labels p it is 1 − p, and the loss the cross-entropy with them (Lee et al. 2023, "RLAIF", section 2.2).
         offsets: [M] m, by how much the chosen one ought to be better; default 0.
     """
     if offsets is not None:
         margins = margins - offsets
     losses = -F.logsigmoid(margins)
-    if label_smoothing:
+    if isinstance(label_smoothing, Tensor) or label_smoothing:
         losses = (1 - label_smoothing) * losses - label_smoothing * F.logsigmoid(-margins)
     return (weights * losses).sum()
 
 
-def dpo_loss(log_ratios: Tensor, weights: Tensor, beta: float, *, label_smoothing: float = 0.0) -> Tensor:
+def dpo_loss(log_ratios: Tensor, weights: Tensor, beta: float, *, label_smoothing: float | Tensor = 0.0) -> Tensor:
     """Direct preference optimisation: −Σ w [(1 − ε) log σ(β h) + ε log σ(−β h)],
     h = log π/π_ref (chosen) − log π/π_ref (rejected).
 
@@ -213,13 +214,13 @@ def dpo_loss(log_ratios: Tensor, weights: Tensor, beta: float, *, label_smoothin
         log_ratios: [M] h, of sums over the tokens of each answer.
         weights: [M] w, of sum 1.
         beta: β, the coefficient of the KL divergence in the objective whose optimum this is.
-        label_smoothing: ε, the share of labels that are taken to be wrong, in [0, ½).
+        label_smoothing: ε, the share of labels that are taken to be wrong, in [0, ½); or [M], one for each label.
     """
     return preference_loss(beta * log_ratios, weights, label_smoothing=label_smoothing)
 
 
-def ipo_loss(log_ratios: Tensor, weights: Tensor, beta: float) -> Tensor:
-    """Identity preference optimisation: Σ w (h − 1 / (2 β))².
+def ipo_loss(log_ratios: Tensor, weights: Tensor, beta: float, *, label_smoothing: float | Tensor = 0.0) -> Tensor:
+    """Identity preference optimisation: Σ w (h − (1 − 2 ε) / (2 β))².
 
     Azar et al. 2023, "A General Theoretical Paradigm to Understand Learning from Human Preferences", equation 17,
     where β is τ. Unlike DPO's loss it does not pull on once a pair is told apart far enough.
@@ -229,8 +230,10 @@ def ipo_loss(log_ratios: Tensor, weights: Tensor, beta: float) -> Tensor:
             paper's results are of (so TRL, which has asked its authors).
         weights: [M] w, of sum 1.
         beta: β.
+        label_smoothing: ε, how probably a label is wrong, or [M], one for each: h is drawn to (p − ½) / β, p = 1 − ε,
+            which has the gradient of the mean over both labels.
     """
-    return (weights * (log_ratios - 1 / (2 * beta)).square()).sum()
+    return (weights * (log_ratios - (1 - 2 * label_smoothing) / (2 * beta)).square()).sum()
 
 
 # -- how good a fit is -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py --preset quick          # PPO and DQN, 3 environments, 3 seeds: minutes
     python scripts/benchmark.py --preset smoke          # the same in small, under a minute
-    python scripts/benchmark.py --preset standard --max-hours 2       # 10 environments, 7 agents, 5 seeds
+    python scripts/benchmark.py --preset standard --max-hours 2       # 10 environments, 8 agents, 5 seeds
     python scripts/benchmark.py --preset full --launcher ray --ray-address auto
     python scripts/benchmark.py --agents PPO --envs Reverse --seeds 0 1 2 3 4
     python scripts/benchmark.py --preset standard --add mine=my_module:MyAgent
@@ -15,28 +15,17 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents.benchmark.pool import (
-    Advanced,
-    DiskFull,
-    Event,
-    Failed,
-    Finished,
-    available_cores,
-    is_disk_full,
-    play_all,
-)
-from agents.benchmark.results import failure_file, is_finished, lock, open_results, run_folder, set_aside
-from agents.benchmark.rows import read_run
+from agents.benchmark.pool import DiskFull, Failed, available_cores, is_disk_full, play_all
+from agents.benchmark.progress import Play, play_with_progress
+from agents.benchmark.results import is_finished, lock, open_results, set_aside
 from agents.benchmark.run import CHECKPOINT_SECONDS, Limits, check
-from agents.benchmark.suites import BenchmarkError, RunSetting, add_agents, get_suite, run_settings, select
+from agents.benchmark.suites import BenchmarkError, add_agents, get_suite, run_settings, select
 
 
 @dataclass(frozen=True)
@@ -124,9 +113,6 @@ def check_options(options: Options, jobs: int) -> None:
         raise BenchmarkError("--ray-address goes with --launcher ray.")
 
 
-Play = Callable[[Sequence[RunSetting], Path, Callable[[Event], None]], list[Failed]]
-
-
 def launcher(options: Options, jobs: int, limits: Limits) -> Play:
     """What plays runs: (settings, folder, what is told of every event) → the runs that failed."""
     if options.launcher == "local":
@@ -137,51 +123,6 @@ def launcher(options: Options, jobs: int, limits: Limits) -> Play:
     return lambda settings, out, on_event: play_all_on_ray(
         settings, out, on_event, limits, options.ray_address, options.jobs
     )
-
-
-def play_with_progress(todo: Sequence[RunSetting], out: Path, play: Play, console: Console) -> list[Failed]:
-    """Play runs, with a bar over all of them and a line for each that ends."""
-    shares = dict.fromkeys((setting.label for setting in todo), 0.0)
-    finished = 0
-    columns = (
-        TextColumn("{task.fields[finished]}/{task.total:.0f} runs"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=console, speed_estimate_period=120) as bar:
-        task = bar.add_task("runs", total=len(todo), finished=0)
-
-        def on_event(event: Event) -> None:
-            nonlocal finished
-            label = event.setting.label
-            if isinstance(event, Advanced):
-                shares[label] = min(1.0, event.progress.episodes / event.progress.budget)
-            elif isinstance(event, Finished | Failed):
-                shares[label] = 1.0
-                finished += 1
-                console.print(outcome(event, out), highlight=False)
-            else:
-                console.print(f"  {label}: paused", highlight=False)
-            if isinstance(event, Failed):
-                failure_file(out, event.setting).write_text(event.trace, encoding="utf-8")
-            elif isinstance(event, Finished):
-                failure_file(out, event.setting).unlink(missing_ok=True)
-            bar.update(task, completed=sum(shares.values()), finished=finished)
-
-        return play(todo, out, on_event)
-
-
-def outcome(event: Finished | Failed, out: Path) -> str:
-    """A line about a run that has ended."""
-    if isinstance(event, Failed):
-        return f"  {event.setting.label}: FAILED ({event.trace.strip().splitlines()[-1]})"
-    run = read_run(run_folder(out, event.setting))
-    last = run.rows[-1]
-    how = f"reached {event.setting.stop_at:g}" if run.solved else f"ended at {last.normalised_greedy:.2f}"
-    return f"  {event.setting.label}: {how} after {last.episodes:,} episodes, {last.seconds:.1f} s"
 
 
 def report(out: Path, console: Console) -> None:

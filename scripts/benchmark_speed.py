@@ -28,10 +28,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rich.console import Console
 
 import textenvs.errors
-from agents.benchmark import agent_speed, lm_speed, trl_peer
+from agents.benchmark import agent_speed, lm_speed, overhead, trl_peer
 from agents.benchmark.agent_speed import AgentPreset
 from agents.benchmark.handwritten import HandwrittenAddition, HandwrittenDyckMasked, HandwrittenReverse
 from agents.benchmark.lm_speed import LMPreset
+from agents.benchmark.overhead import OverheadPreset
 from agents.benchmark.speed import Comparison, compare
 
 
@@ -53,6 +54,8 @@ class Preset:
     """Of our agents and Stable-Baselines3's."""
     lm: LMPreset
     """Of language models."""
+    overhead: OverheadPreset
+    """Of the benchmark of agents."""
 
 
 PRESETS = {
@@ -64,6 +67,7 @@ PRESETS = {
         scalar_steps=5_000,
         agents=agent_speed.FULL,
         lm=lm_speed.FULL,
+        overhead=overhead.FULL,
     ),
     "smoke": Preset(
         rounds=2,
@@ -73,6 +77,7 @@ PRESETS = {
         scalar_steps=100,
         agents=agent_speed.SMOKE,
         lm=lm_speed.SMOKE,
+        overhead=overhead.SMOKE,
     ),
 }
 
@@ -237,6 +242,8 @@ SECTIONS: dict[str, Callable[[Preset], list[Comparison]]] = {
     "small_rollouts": lambda preset: lm_speed.small_rollouts(preset.lm),
     "lm_continuous": lambda preset: lm_speed.lm_continuous(preset.lm),
     "lm_update": lambda preset: trl_peer.lm_update(preset.lm),
+    "accounting": lambda preset: overhead.accounting(preset.overhead),
+    "analysis": lambda preset: overhead.analysis(preset.overhead),
 }
 
 

@@ -1,4 +1,5 @@
-"""Writes the tables in docs/ that come from the registries: environments, their arguments and episodes; reward models.
+"""Writes what README and docs/ say that comes from elsewhere: tables of the registries (environments, their arguments
+and episodes; reward models), figures of the committed results, tuned configs.
 
 python scripts/docs_tables.py            # write them
 python scripts/docs_tables.py --check    # fail if they are not up to date
@@ -6,6 +7,7 @@ python scripts/docs_tables.py --check    # fail if they are not up to date
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import sys
@@ -19,10 +21,14 @@ import numpy as np
 import tyro
 
 import textenvs
+from agents.benchmark.digest import results_text, summary_text, tuned_table
+from agents.benchmark.report import Report, read_report
 from textenvs.rewards.registry import built_in_rewards, reward_plugin
 from textenvs.tasks import FAMILIES
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = ROOT / "docs" / "results" / "standard.tar.xz"
+"""The rows of the ``standard`` preset, packed by scripts/report.py."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +148,20 @@ def known(value: float, form: str) -> str:
     return "–" if math.isnan(value) else format(value, form)
 
 
+@functools.cache
+def committed_report() -> Report:
+    """The report of the committed rows."""
+    return read_report([COMMITTED])
+
+
 TABLES = [
-    ("rewards.md", "table of rewards", rewards_table),
-    ("environments.md", "table of environments", envs_table),
-    ("tasks.md", "example episodes", examples_table),
-    ("tasks.md", "table of sizes", sizes_table),
+    ("docs/rewards.md", "table of rewards", rewards_table),
+    ("docs/environments.md", "table of environments", envs_table),
+    ("docs/tasks.md", "example episodes", examples_table),
+    ("docs/tasks.md", "table of sizes", sizes_table),
+    ("docs/benchmark.md", "tuned configs", lambda current: tuned_table()),
+    ("docs/results.md", "results of standard", lambda current: results_text(committed_report())),
+    ("README.md", "results of standard", lambda current: summary_text(committed_report())),
 ]
 
 
@@ -154,18 +169,18 @@ def main(args: Args) -> None:
     """Write or check every table."""
     stale = []
     for file, name, make_table in TABLES:
-        path = DOCS / file
+        path = ROOT / file
         text = path.read_text(encoding="utf-8")
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
         before, rest = text.split(begin)
         table, after = rest.split(end)
         current = f"{before}{begin}{make_table(table)}\n{end}{after}"
         if current != text:
-            stale.append(f"{path.name} ({name})")
+            stale.append(f"{file} ({name})")
             if not args.check:
                 path.write_text(current, encoding="utf-8")
     if stale and args.check:
-        sys.exit(f"Out of date in docs/: {', '.join(stale)}. Run: python scripts/docs_tables.py")
+        sys.exit(f"Out of date: {', '.join(stale)}. Run: python scripts/docs_tables.py")
     print(f"docs tables: {'written: ' + ', '.join(stale) if stale else 'up to date'}")
 
 

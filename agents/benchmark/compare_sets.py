@@ -31,7 +31,8 @@ def read_sets(folders: Sequence[Path]) -> tuple[list[ResultSet], Warnings]:
     environments that both have. Of a run that two of them hold, the first is used.
 
     Raises:
-        BenchmarkError: no folders, not a results folder, or no finished run in any of them.
+        BenchmarkError: no folders, not a results folder (or one packed into a .tar.xz file), or no finished run in any
+            of them.
     """
     if not folders:
         raise BenchmarkError("nothing to report: give a folder that scripts/benchmark.py wrote.")
@@ -107,7 +108,7 @@ def _unlike(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _label(folder: Path, sets: Sequence[ResultSet]) -> str:
-    name = folder.resolve().name
+    name = folder.resolve().name.removesuffix(".tar.xz")
     return name if all(one.label != name for one in sets) else f"{name} {len(sets) + 1}"
 
 

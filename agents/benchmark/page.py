@@ -96,7 +96,7 @@ def markdown(
     parts = [f"# {title}", *words]
     parts += [f"**{what}**\n\n" + "\n".join(f"- {item}" for item in items) for what, items in warnings]
     for table in tables:
-        parts += [f"## {table.title}", _markdown_table(table), table.note]
+        parts += [f"## {table.title}", markdown_table(table), table.note]
     parts.append(note)
     for drawing in drawings:
         parts += [f"## {drawing.title}", f"![{drawing.title}](plots/{drawing.name}.png)", drawing.caption]
@@ -113,7 +113,9 @@ def curves_name(axis: str) -> str:
     return f"learning-curves-{AXIS_NAMES[axis].replace(' ', '-')}"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table for a page of text."""
+
     def cell(figure: Figure) -> str:
         value, interval = figure
         return (f"{value} ({interval})" if interval else value).replace("|", "\\|")

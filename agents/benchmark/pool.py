@@ -55,6 +55,9 @@ class Failed:
 
 Event = Advanced | Finished | Paused | Failed
 
+Play = Callable[[RunSetting, Path, Callable[[Progress], Any], Limits | None, Path | None], None]
+"""What plays a run and writes its results: :func:`agents.benchmark.run.play`, or a function of some module like it."""
+
 
 class DiskFull(BenchmarkError):
     """Nothing more can be written; what has finished is on the disk."""
@@ -83,6 +86,7 @@ def play_reporting(
     limits: Limits,
     report: Callable[[Event], Any],
     checkpoints: Path | None = None,
+    play: Play = play,
 ) -> Event:
     """Play a run; how it ended, whatever happened in it."""
     try:
@@ -120,7 +124,7 @@ def for_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(connection: Connection, out: Path, limits: Limits) -> None:
+def _work(connection: Connection, out: Path, limits: Limits, play: Play) -> None:
     """A worker process: plays what it is sent until the parent is gone."""
     import torch
 
@@ -128,14 +132,14 @@ def _work(connection: Connection, out: Path, limits: Limits) -> None:
     # The parent is gone when the pipe is broken: there is nobody left to tell, and nothing left to do.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(play_reporting(connection.recv(), out, limits, connection.send))
+            connection.send(play_reporting(connection.recv(), out, limits, connection.send, play=play))
 
 
 class _Worker:
-    def __init__(self, out: Path, limits: Limits) -> None:
+    def __init__(self, out: Path, limits: Limits, play: Play) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, out, limits), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, out, limits, play), daemon=True)
         with for_children():
             self.process.start()
         theirs.close()
@@ -161,8 +165,9 @@ def play_all(
     jobs: int,
     on_event: Callable[[Event], Any],
     limits: Limits | None = None,
+    play: Play = play,
 ) -> list[Failed]:
-    """Play runs in `jobs` parallel processes; each lands in `run_folder(out, setting)` once it is finished.
+    """Play runs in `jobs` parallel processes, each by `play`, which leaves its results in `out` once it is finished.
 
     Returns the runs that failed; after the deadline no more are begun, and those in flight are paused. An exception in
     here, KeyboardInterrupt included, ends the workers at once.
@@ -181,7 +186,7 @@ def play_all(
                 if worker.setting is None and waiting:
                     worker.give(waiting.popleft())
             while waiting and len(workers) < jobs:
-                workers.append(_Worker(out, limits))
+                workers.append(_Worker(out, limits, play))
                 workers[-1].give(waiting.popleft())
             busy = {worker.connection: worker for worker in workers if worker.setting is not None}
             for connection in wait(list(busy)):

@@ -11,11 +11,14 @@ import ast
 import contextlib
 import hashlib
 import json
+import lzma
 import os
 import platform
 import re
 import shutil
 import subprocess
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -264,11 +267,15 @@ class Results:
 
 
 def read_results(out: Path) -> Results:
-    """A results folder. A damaged run is named with its file and line, and the others are used.
+    """A results folder, or one that was packed into a .tar.xz file. A damaged run is named with its file and line, and
+    the others are used.
 
     Raises:
-        BenchmarkError: not a results folder.
+        BenchmarkError: neither of them.
     """
+    if out.is_file():
+        with tempfile.TemporaryDirectory() as unpacked:
+            return read_results(_unpack(out, Path(unpacked)))
     if not (out / "settings.json").is_file():
         raise BenchmarkError(
             f"{out} is not a folder of results: it has no settings.json. scripts/benchmark.py makes one."
@@ -280,6 +287,39 @@ def read_results(out: Path) -> Results:
         except BenchmarkError as error:
             results.damaged.append(str(error))
     return results
+
+
+def pack_results(out: Path, archive: Path) -> None:
+    """Write what a report needs of a results folder, its settings and finished runs, into a .tar.xz file.
+
+    The same results give the same bytes, whoever packs them.
+    """
+
+    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = ""
+        entry.mode = 0o755 if entry.isdir() else 0o644
+        return entry
+
+    read_results(out)  # complains about what is no folder of results
+    runs = [run_file for run_file in (out / "runs").glob("*/*") if PARTIAL not in run_file.parent.name]
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    temporary = archive.with_name(f"{archive.name}{PARTIAL}-{os.getpid()}")
+    with tarfile.open(temporary, "w:xz") as file:
+        for path in [out / "settings.json", *sorted(runs)]:
+            file.add(path, path.relative_to(out).as_posix(), recursive=False, filter=anonymous)
+    temporary.replace(archive)
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+        raise BenchmarkError(
+            f"{archive} cannot be read as a packed folder of results ({type(error).__name__}: {error})."
+        ) from error
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:

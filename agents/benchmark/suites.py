@@ -6,8 +6,10 @@ The seed of a run decides everything in it: the agent's initial weights, the env
 prompts, which hidden task is learnt (`task_seed`).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from textenvs.errors import unknown_name
@@ -79,36 +81,37 @@ class RunSetting:
         return f"{self.agent.name} on {self.environment.name}, seed {self.seed}"
 
 
-def _environment(label: str, task: str, episodes: int, **kwargs: Any) -> EnvironmentSetting:
+def environment_setting(label: str, task: str, episodes: int, **kwargs: Any) -> EnvironmentSetting:
+    """``task`` at certain sizes, which ``label`` says in short."""
     return EnvironmentSetting(f"{task} {label}", f"textenvs/{task}-v0", episodes, kwargs)
 
 
 QUICK_ENVIRONMENTS = (
-    _environment("4 of 8", "Reverse", 5_000, length=4, num_symbols=8),
-    _environment("8 of 8", "PrefixLock", 5_000, length=8, num_symbols=8),
-    _environment("8 of 16", "HiddenTarget", 4_000, length=8, num_symbols=16),
+    environment_setting("4 of 8", "Reverse", 5_000, length=4, num_symbols=8),
+    environment_setting("8 of 8", "PrefixLock", 5_000, length=8, num_symbols=8),
+    environment_setting("8 of 16", "HiddenTarget", 4_000, length=8, num_symbols=16),
 )
 """The families that agents' defaults were tuned on; the larger presets have none of them."""
 REVERSE, PREFIX_LOCK, HIDDEN_TARGET = QUICK_ENVIRONMENTS
 
 STANDARD_ENVIRONMENTS = (
-    _environment("3 of 6", "Copy", 1_500, length=3, num_symbols=6),
-    _environment("3 of 5", "Sort", 1_500, length=3, num_symbols=5),
-    _environment("8 of 24", "Keywords", 1_000, length=8, num_symbols=24),
-    _environment("12 of 64", "Keywords", 1_500, length=12, num_symbols=64),
-    _environment("12", "BitModes", 1_000, length=12),
-    _environment("5", "Deceptive", 1_500, length=5),
-    _environment("3 of 5", "Palindrome", 1_500, length=3, num_symbols=5),
-    _environment("3 of 8", "Anagram", 1_500, length=3, num_symbols=8),
-    _environment("3", "Dyck", 1_500, length=3),
-    _environment("1", "Addition", 1_500, digits=1),
+    environment_setting("3 of 6", "Copy", 1_500, length=3, num_symbols=6),
+    environment_setting("3 of 5", "Sort", 1_500, length=3, num_symbols=5),
+    environment_setting("8 of 24", "Keywords", 1_000, length=8, num_symbols=24),
+    environment_setting("12 of 64", "Keywords", 1_500, length=12, num_symbols=64),
+    environment_setting("12", "BitModes", 1_000, length=12),
+    environment_setting("5", "Deceptive", 1_500, length=5),
+    environment_setting("3 of 5", "Palindrome", 1_500, length=3, num_symbols=5),
+    environment_setting("3 of 8", "Anagram", 1_500, length=3, num_symbols=8),
+    environment_setting("3", "Dyck", 1_500, length=3),
+    environment_setting("1", "Addition", 1_500, digits=1),
 )
 """Without masks, which Stable-Baselines3's PPO has not got."""
 
 MASKED_ENVIRONMENTS = (
-    _environment("3", "DyckMasked", 1_500, length=3),
-    _environment("3 of 6", "PalindromeMasked", 1_500, length=3, num_symbols=6),
-    _environment("21", "RandomWalkMasked", 1_500, num_nodes=21),
+    environment_setting("3", "DyckMasked", 1_500, length=3),
+    environment_setting("3 of 6", "PalindromeMasked", 1_500, length=3, num_symbols=6),
+    environment_setting("21", "RandomWalkMasked", 1_500, num_nodes=21),
 )
 
 PPO = AgentSetting("PPO", "PPO", kind="on-policy")
@@ -117,7 +120,7 @@ SB3_CONFIG = {"num_envs": 16, "n_steps": 16, "learning_rate": 1e-3, "gamma": 1.0
 """Otherwise its defaults: minibatches of 64, 10 epochs, an MLP. Rollouts of 2,048 steps would be two or three in all of
 these budgets; γ and the learning rate are those of our PPO."""
 
-STANDARD_AGENTS = (
+STANDARD_DEFAULTS = (
     PPO,
     AgentSetting("RLOO", "RLOO", kind="on-policy"),
     AgentSetting("A2C", "A2C", kind="on-policy"),
@@ -125,14 +128,26 @@ STANDARD_AGENTS = (
     DQN,
     AgentSetting("DiscreteSAC", "DiscreteSAC", kind="replay"),
     AgentSetting("SoftQ", "SoftQ", kind="replay"),
+    AgentSetting("ReturnDecomposition", "ReturnDecomposition", kind="replay"),
 )
+"""What tuning begins with."""
+
+TUNED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("tuned.json").read_text(encoding="utf-8"))
+"""Agent → what scripts/tune.py chose for it, and from what: seeds, trials, environments with their episodes, scores."""
+
+
+def tuned(setting: AgentSetting) -> AgentSetting:
+    """An agent with the config that tuning chose; as it is where it has not been tuned."""
+    return replace(setting, config=TUNED[setting.name]["config"]) if setting.name in TUNED else setting
+
+
+STANDARD_AGENTS = tuple(tuned(setting) for setting in STANDARD_DEFAULTS)
 
 FULL_AGENTS = (
     *STANDARD_AGENTS,
     AgentSetting("GRPO", "GRPO", kind="on-policy"),
     AgentSetting("REINFORCE", "REINFORCE", kind="on-policy"),
-    AgentSetting("ReturnDecomposition", "ReturnDecomposition", kind="replay"),
-    AgentSetting("SB3 MaskablePPO", "sb3_contrib:MaskablePPO", SB3_CONFIG, kind="on-policy"),
+    replace(STANDARD_AGENTS[3], name="SB3 MaskablePPO", agent="sb3_contrib:MaskablePPO"),
     AgentSetting("random", "RandomAgent"),
 )
 
@@ -142,8 +157,8 @@ SUITES = {
         Suite(
             name="smoke",
             environments=(
-                _environment("3 of 4", "HiddenTarget", 600, length=3, num_symbols=4),
-                _environment("2 of 6", "Copy", 800, length=2, num_symbols=6),
+                environment_setting("3 of 4", "HiddenTarget", 600, length=3, num_symbols=4),
+                environment_setting("2 of 6", "Copy", 800, length=2, num_symbols=6),
             ),
             agents=(PPO, DQN),
             seeds=(0, 1),

@@ -37,7 +37,7 @@ from agents.checkpoint import (
     trainable_state,
 )
 from agents.lm.models import max_positions
-from agents.lm.preferences import Ranking, pairs
+from agents.lm.preferences import Ranking, label_doubts, pairs
 from agents.lm.sft import learning_rate_factor
 from agents.losses import dpo_loss, ipo_loss
 from textenvs.tokenizers import TokenizerVocab
@@ -111,6 +111,8 @@ class _Texts:
     """Of each ranking: the number of its first answer; one entry more than there are rankings."""
     pairs: list[np.ndarray]
     """Of each ranking: (preferred, other), numbers among its own answers."""
+    doubts: list[np.ndarray]
+    """Of each ranking: how probably the label of each pair is wrong."""
 
     @property
     def num_pairs(self) -> int:
@@ -125,7 +127,7 @@ def encode_rankings(tokenizer: Any, rankings: Sequence[Ranking], max_length: int
     """
     vocab = TokenizerVocab(tokenizer)
     rows: list[list[int]] = []
-    prompt_lengths, first, of_pairs = [], [0], []
+    prompt_lengths, first, of_pairs, doubts = [], [0], [], []
     for number, ranking in enumerate(rankings):
         decided = pairs(ranking.ranks)
         if not len(decided):
@@ -145,7 +147,8 @@ def encode_rankings(tokenizer: Any, rankings: Sequence[Ranking], max_length: int
             prompt_lengths.append(len(prompt))
         first.append(len(rows))
         of_pairs.append(decided)
-    return _Texts(rows, np.array(prompt_lengths, dtype=np.int64), np.array(first), of_pairs)
+        doubts.append(label_doubts(ranking))
+    return _Texts(rows, np.array(prompt_lengths, dtype=np.int64), np.array(first), of_pairs, doubts)
 
 
 def answer_logprobs(model: Any, rows: Sequence[Sequence[int]], prompt_lengths: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -300,10 +303,12 @@ def batch_loss(
     sizes = [len(texts.pairs[i]) for i in batch]
     weights = torch.tensor([1 / (size * len(sizes)) for size in sizes for _ in range(size)], device=sums.device)
     chosen, rejected = ratios[torch.from_numpy(flat[:, 0])], ratios[torch.from_numpy(flat[:, 1])]
-    if config.loss == "ipo":
-        loss = ipo_loss(chosen - rejected, weights, config.beta)
-    else:
-        loss = dpo_loss(chosen - rejected, weights, config.beta, label_smoothing=config.label_smoothing)
+    smoothing: float | Tensor = config.label_smoothing
+    doubts = np.concatenate([texts.doubts[i] for i in batch])
+    if doubts.any():  # soft labels
+        smoothing = torch.from_numpy(np.maximum(doubts, config.label_smoothing)).to(sums)
+    loss_of = ipo_loss if config.loss == "ipo" else dpo_loss
+    loss = loss_of(chosen - rejected, weights, config.beta, label_smoothing=smoothing)
     with torch.no_grad():
         rewards = [config.beta * each.mean() for each in (chosen, rejected, chosen - rejected)]
         figures = torch.stack([*rewards, (chosen > rejected).float().mean()]).tolist()
@@ -335,7 +340,11 @@ def _accuracy(model: Any, texts: _Texts, reference: np.ndarray) -> float:
 
 def _digest(*parts: _Texts) -> str:
     """Changes with any token, and with any preference."""
-    content = [[part.rows, part.prompt_lengths.tolist(), [each.tolist() for each in part.pairs]] for part in parts]
+    content: list[Any] = [
+        [part.rows, part.prompt_lengths.tolist(), [each.tolist() for each in part.pairs]] for part in parts
+    ]
+    if any(each.any() for part in parts for each in part.doubts):
+        content.append([[each.tolist() for each in part.doubts] for part in parts])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

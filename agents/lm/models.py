@@ -40,6 +40,33 @@ def find_causal_lm(model: Any) -> Any:
     return inner
 
 
+def new_gpt2(tokenizer: Any, *, width: int, num_layers: int, num_heads: int, positions: int, seed: int) -> Any:
+    """A small GPT-2 with random weights for a tokenizer's tokens, without dropout.
+
+    Args:
+        positions: tokens that it can read at once.
+        seed: of the weights. PyTorch's own random stream is left as it was.
+    """
+    transformers = import_transformers()
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=positions,
+        n_embd=width,
+        n_layer=num_layers,
+        n_head=num_heads,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return transformers.GPT2LMHeadModel(config)
+
+
 def make_critic(critic: Any, trunk: Any) -> tuple[Any, nn.Linear]:
     """A critic's trunk, None if it is the actor's, and its value head.
 

@@ -130,6 +130,8 @@ class Ranking:
     """How long it took."""
     margin: float | None = None
     """Of two answers: how much better one is, where a data set says so."""
+    probability: float | None = None
+    """Of two answers: how sure the annotator is of the preferred one, in [½, 1]; a soft label, an AI judge's."""
 
     def __post_init__(self) -> None:
         scalars: dict[str, tuple[type, str]] = {
@@ -139,6 +141,7 @@ class Ranking:
             "time": (str, "a text"),
             "seconds": (float, "a number"),
             "margin": (float, "a number"),
+            "probability": (float, "a number"),
         }
         for name, (kind, what) in scalars.items():
             value = getattr(self, name)
@@ -169,6 +172,10 @@ class Ranking:
             raise ValueError(f"A ranking needs at least two answers; got {len(self.answers)}.")
         if self.margin is not None and not (len(self.answers) == 2 and self.margin >= 0):
             raise ValueError(f"'margin' is at least 0, and of two answers; got {self.margin} of {len(self.answers)}.")
+        if self.probability is not None and not (len(self.answers) == 2 and 0.5 <= self.probability <= 1):
+            raise ValueError(
+                f"'probability' lies in [0.5, 1], and is of two answers; got {self.probability} of {len(self.answers)}."
+            )
         if self.shown is not None and sorted(self.shown) != list(range(1, len(self.answers) + 1)):
             raise ValueError(f"'shown' must be the places 1 … {len(self.answers)}, each once; got {self.shown}.")
 
@@ -246,8 +253,16 @@ def rank_margins(ranking: Ranking) -> np.ndarray:
     return (steps[worse] - steps[better]) / max(int(steps.max()), 1)
 
 
+def label_doubts(ranking: Ranking) -> np.ndarray:
+    """How probably the label of each pair is wrong, float64 [M], in the order of :func:`pairs`: one minus its
+    ``probability``; 0 where it has none."""
+    doubt = 0.0 if ranking.probability is None else 1.0 - ranking.probability
+    return np.full(len(pairs(ranking.ranks)), doubt)
+
+
 def to_pairs(rankings: Iterable[Ranking], *, margins: bool = False) -> list[dict[str, Any]]:
-    """Rows ``{prompt, chosen, rejected}``, one for each decided pair, as Hugging Face's data sets of preferences.
+    """Rows ``{prompt, chosen, rejected}``, one for each decided pair, as Hugging Face's data sets of preferences; with
+    a column ``probability`` where labels are soft.
 
     Args:
         margins: with a column ``margin``, see :func:`rank_margins`.
@@ -258,6 +273,7 @@ def to_pairs(rankings: Iterable[Ranking], *, margins: bool = False) -> list[dict
             rows.append(
                 {"prompt": ranking.prompt, "chosen": ranking.answers[better], "rejected": ranking.answers[worse]}
                 | ({"margin": round(float(margin), 6)} if margins else {})
+                | ({} if ranking.probability is None else {"probability": ranking.probability})
             )
     return rows
 

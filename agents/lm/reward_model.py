@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from agents.lm.loading import import_transformers, load_model
 from agents.lm.models import find_causal_lm, max_positions, use_fast_gelu
-from agents.lm.preferences import Ranking, pairs, rank_margins
+from agents.lm.preferences import Ranking, label_doubts, pairs, rank_margins
 from agents.lm.saving import replacing
 from agents.losses import preference_loss
 from textenvs import Episodes
@@ -375,15 +375,16 @@ def score_margins(model: RewardModel, rankings: Sequence[Ranking]) -> np.ndarray
 @dataclass(frozen=True)
 class _Element:
     """A prompt: the texts of its K answers, pairs (preferred, other) of their numbers, int64 [M, 2], and how far apart
-    the ranking puts each pair, float64 [M]."""
+    the ranking puts each pair, and how probably its label is wrong, float64 [M]."""
 
     rows: Rows
     pairs: np.ndarray
     apart: np.ndarray | None = None
+    doubts: np.ndarray | None = None
 
 
 def _element(model: RewardModel, ranking: Ranking) -> _Element:
-    return _Element(model.encode(ranking), pairs(ranking.ranks), rank_margins(ranking))
+    return _Element(model.encode(ranking), pairs(ranking.ranks), rank_margins(ranking), label_doubts(ranking))
 
 
 def _batches(elements: list[_Element], config: RewardModelConfig) -> Iterator[list[_Element]]:
@@ -419,7 +420,11 @@ def _loss(
     if config.margin:
         apart = np.concatenate([element.apart for element in elements if element.apart is not None])
         offsets = torch.from_numpy(config.margin * apart).to(margins)
-    loss = preference_loss(margins, weights, label_smoothing=config.label_smoothing, offsets=offsets)
+    smoothing: float | Tensor = config.label_smoothing
+    doubts = np.concatenate([np.zeros(0), *(each.doubts for each in elements if each.doubts is not None)])
+    if doubts.any():  # soft labels
+        smoothing = torch.from_numpy(np.maximum(doubts, config.label_smoothing)).to(margins)
+    loss = preference_loss(margins, weights, label_smoothing=smoothing, offsets=offsets)
     return loss, dict(zip(names, figures, strict=True))
 
 

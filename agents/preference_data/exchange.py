@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.lm.preferences import RANKING_COLUMNS, Ranking, load_rankings, to_pairs
 
-PAIR_COLUMNS = ("prompt", "chosen", "rejected", "margin", "annotator", "round", "time", "seconds")
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "margin", "probability", "annotator", "round", "time", "seconds")
 """Columns of a row that is a pair; the first three are needed."""
 
 
@@ -148,7 +148,7 @@ def _from_pair(row: dict[str, Any], ignore: Sequence[str]) -> Ranking:
         prompt = row["prompt"]
     if chosen == rejected:
         raise ValueError(f"'chosen' and 'rejected' are the same: {chosen!r:.100}.")
-    known = {name: row.get(name) for name in ("annotator", "round", "time", "seconds", "margin")}
+    known = {name: row.get(name) for name in ("annotator", "round", "time", "seconds", "margin", "probability")}
     return Ranking(prompt, (chosen, rejected), (1, 2), **known)
 
 

@@ -24,7 +24,8 @@ from agents.lm.preferences import Ranking
 
 APPLICATION = 0x74786570
 """What tells our files from other SQLite files."""
-VERSION = 1
+VERSION = 2
+"""1 had no soft labels; a file of it is brought up to date when it is opened."""
 MAX_NAME = 40
 """Characters in an annotator's name."""
 
@@ -38,7 +39,7 @@ CREATE TABLE annotators (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sinc
 CREATE TABLE rankings (
     id INTEGER PRIMARY KEY AUTOINCREMENT, annotator INTEGER NOT NULL REFERENCES annotators,
     item INTEGER NOT NULL REFERENCES items, round INTEGER NOT NULL, skipped INTEGER NOT NULL, time TEXT NOT NULL,
-    seconds REAL, UNIQUE (annotator, item, round)
+    seconds REAL, probability REAL, UNIQUE (annotator, item, round)
 );
 CREATE TABLE ranks (
     ranking INTEGER NOT NULL REFERENCES rankings ON DELETE CASCADE, number INTEGER NOT NULL, rank INTEGER NOT NULL,
@@ -150,6 +151,9 @@ class PreferenceStore:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif application != APPLICATION:
                 raise StoreError(f"{self.path} is a database of another program: give another file.")
+            elif version == 1:
+                self._db.execute("ALTER TABLE rankings ADD COLUMN probability REAL")
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif version != VERSION:
                 raise StoreError(f"{self.path} is of version {version}; this code reads version {VERSION}.")
 
@@ -221,6 +225,7 @@ class PreferenceStore:
         shown: Sequence[int] | None = None,
         seconds: float | None = None,
         time: str | None = None,
+        probability: float | None = None,
     ) -> None:
         """Keep a ranking; an earlier one by the same annotator of the same item in the same round is replaced.
 
@@ -232,6 +237,7 @@ class PreferenceStore:
             shown: the place of each answer on the page, 1 … K.
             seconds: how long it took.
             time: when, in ISO 8601; default now.
+            probability: of two answers: how sure the annotator is of the preferred one, in [½, 1].
 
         Raises:
             StoreError: no such item, a name that will not do, or ranks that do not fit.
@@ -252,8 +258,9 @@ class PreferenceStore:
             key = (who, item, round)
             self._db.execute("DELETE FROM rankings WHERE annotator = ? AND item = ? AND round = ?", key)
             cursor = self._db.execute(
-                "INSERT INTO rankings (annotator, item, round, skipped, time, seconds) VALUES (?, ?, ?, ?, ?, ?)",
-                (*key, ranks is None, time or now, seconds),
+                "INSERT INTO rankings (annotator, item, round, skipped, time, seconds, probability) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*key, ranks is None, time or now, seconds, probability),
             )
             for number, rank in enumerate(ranks or ()):
                 place = None if shown is None else shown[number]
@@ -301,11 +308,11 @@ class PreferenceStore:
         """All rankings of everybody, in the order in which they were made; skipped items are left out."""
         with self._turn:
             rows = self._all(
-                "SELECT rankings.id, item, name, round, time, seconds FROM rankings "
+                "SELECT rankings.id, item, name, round, time, seconds, probability FROM rankings "
                 "JOIN annotators ON annotators.id = annotator WHERE NOT skipped ORDER BY rankings.id"
             )
             rankings = []
-            for number, item_id, name, round, time, seconds in rows:
+            for number, item_id, name, round, time, seconds, probability in rows:
                 item = self.item(item_id)
                 ranks = self._all("SELECT rank, shown FROM ranks WHERE ranking = ? ORDER BY number", number)
                 shown = tuple(place for _, place in ranks)
@@ -321,6 +328,7 @@ class PreferenceStore:
                         round=round,
                         time=time,
                         seconds=seconds,
+                        probability=probability,
                     )
                 )
         return rankings
@@ -348,6 +356,7 @@ class PreferenceStore:
                         shown=ranking.shown,
                         seconds=ranking.seconds,
                         time=ranking.time,
+                        probability=ranking.probability,
                     )
                 except StoreError as error:
                     raise StoreError(f"Ranking {count}: {error}") from None

@@ -160,9 +160,9 @@ def html(results: Results) -> str:
 <p class="note">{_text(NOTE)}</p>
 <h2>PPO over time</h2>
 <p class="note">As sampled in training, on prompts of the kinds that it trains on. Gold is measured, never paid.</p>
-{_images({PANELS[name]: panel_figure(results, name) for name in known_panels(results)}, "over training")}
+{figure_tags({PANELS[name]: panel_figure(results, name) for name in known_panels(results)}, "over training")}
 <h2>Reward against KL</h2>
-{_images(frontier_figures(results), "against KL")}
+{figure_tags(frontier_figures(results), "against KL")}
 <h2>Before and after</h2>
 {_samples(results)}
 <h2>The four models</h2>
@@ -181,7 +181,7 @@ def _text(text: str) -> str:
     return escape(text).replace(" %", "&nbsp;%")
 
 
-def _images(figures: dict[str, Figure], about: str) -> str:
+def figure_tags(figures: dict[str, Figure], about: str) -> str:
     """Figures inside the page, as many beside each other as there is room for."""
     images = ""
     for name, figure in figures.items():
@@ -190,7 +190,7 @@ def _images(figures: dict[str, Figure], about: str) -> str:
     return f'<div class="plots">\n{images}</div>'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table_tags(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts; the first column is the rows' names. " (…)" behind a figure is set small."""
     cells = f'<th class="name">{escape(head[0])}</th>' + "".join(f"<th>{escape(text)}</th>" for text in head[1:])
     body = ""
@@ -213,7 +213,7 @@ def _models_table(results: Results) -> str:
         ]
         for model in results.models
     ]
-    return _table(["model", *(heading for heading, _ in columns.values())], rows)
+    return table_tags(["model", *(heading for heading, _ in columns.values())], rows)
 
 
 def _samples(results: Results) -> str:
@@ -280,14 +280,14 @@ def _judges(results: Results) -> str:
     head = ["reward model from", "agrees with held-out comparisons", "best possible", "share of it"]
     head += ["calibration error", "by length alone"]
     bins = results.stages[results.seeds[0]]["reward-model"].get("calibration")
-    plot = _images({"reliability": reliability_figure(bins)}, "of the reward model's predictions") if bins else ""
+    plot = figure_tags({"reliability": reliability_figure(bins)}, "of the reward model's predictions") if bins else ""
     note = (
         "The annotator is simulated: it prefers the better of two answers with a probability that grows with the "
         "difference of their gold scores (Bradley and Terry), so nobody can agree with it always. Held-out comparisons "
         "are about kinds of things that the reward model has seen no answers about. Calibration error: how far its "
         "confidence is from its accuracy, in ten bins. By length alone: a control that likes long answers, or short."
     )
-    return f"<h2>The reward model</h2>\n{_table(head, rows)}\n<p class='note'>{_text(note)}</p>\n{plot}"
+    return f"<h2>The reward model</h2>\n{table_tags(head, rows)}\n<p class='note'>{_text(note)}</p>\n{plot}"
 
 
 def _provenance(results: Results) -> str:

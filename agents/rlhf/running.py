@@ -94,7 +94,7 @@ def play(out: Path, settings: Settings, task: Task, report: Callable[[float, str
     """
     folder = seed_folder(out, task.seed)
     work, unfinished = folder / "work" / task.stage.name, folder / f".{task.stage.name}.partial"
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
 
     def begin() -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -106,7 +106,8 @@ def play(out: Path, settings: Settings, task: Task, report: Callable[[float, str
 
     def finish() -> None:
         figures = json.loads((unfinished / FIGURES).read_text(encoding="utf-8"))
-        write_json(unfinished / FIGURES, {"seconds": round(time.perf_counter() - started, 2), **figures})
+        spent = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - computed}
+        write_json(unfinished / FIGURES, {**{name: round(x, 2) for name, x in spent.items()}, **figures})
         unfinished.replace(folder / task.stage.name)
         shutil.rmtree(work, ignore_errors=True)
 

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agents import distributed
 from agents.lm.actor_critic import LMActorCritic
 from agents.lm.loading import load_model
-from agents.lm.models import find_causal_lm
+from agents.lm.models import find_causal_lm, new_gpt2
 from agents.lm.preferences import best_accuracy, load_rankings, make_rankings, rank_answers, save_rankings
 from agents.lm.reward_model import RewardModel, RewardModelConfig, train_reward_model
 from agents.lm.reward_quality import length_only_accuracy, measure_reward_model
@@ -134,27 +133,17 @@ def make_stages(settings: Settings) -> list[Stage]:
 
 def pretrain(job: Job) -> None:
     """A word-level GPT-2 from random weights, on the grammar's texts."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     setting, world = job.settings.pretraining, job.world
     assert isinstance(world, TinyReviewsWorld)
     tokenizer = world.tokenizer
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=64,
-        n_embd=setting.width,
-        n_layer=setting.num_layers,
-        n_head=setting.num_heads,
-        activation_function="gelu_pytorch_tanh",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
+    model = new_gpt2(
+        tokenizer,
+        width=setting.width,
+        num_layers=setting.num_layers,
+        num_heads=setting.num_heads,
+        positions=64,
+        seed=job.seed,
     )
-    torch.manual_seed(job.seed)
-    model: Any = GPT2LMHeadModel(config)
     model.to(distributed.join())
     corpus = world.corpus(setting.texts, job.stream(CORPUS))
     sft = SFTConfig(learning_rate=setting.learning_rate, batch_size=setting.batch_size)

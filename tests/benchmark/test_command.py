@@ -260,7 +260,7 @@ def test_interrupted_and_killed_it_ends_with_the_rows_of_one_left_alone(tmp_path
 
     # Nor does it matter when: in the middle of a run, or while its checkpoint is written.
     waits = random.Random(0)
-    for _ in range(2):
+    for _ in range(9):  # with the one before: ten
         process = start()
         wait_for(process, lambda: any((out / "running").glob("*/0*")))
         time.sleep(waits.uniform(0.0, 0.3))

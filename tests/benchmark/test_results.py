@@ -1,6 +1,7 @@
 """The results folder: other settings are refused, and everything that is refused says what to do."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from agents.benchmark.results import (
     is_finished,
     lock,
     open_results,
+    pack_results,
     read_results,
     run_folder,
     run_name,
@@ -39,6 +41,28 @@ def test_a_folder_is_made_and_found_again(tiny, tmp_path):
     results = read_results(out)
     assert results.settings["suite"]["name"] == "tiny"
     assert [(run.environment, run.agent, run.seed) for run in results.runs] == [("HiddenTarget", "random", 0)]
+
+
+def test_a_packed_folder_is_the_folder(tiny, tmp_path):
+    out, first, second = tmp_path / "results", tmp_path / "packed" / "one.tar.xz", tmp_path / "two.tar.xz"
+    open_results(out, tiny)
+    for setting in run_settings(tiny)[:2]:
+        play(setting, out)
+    (out / "failed" / "x.txt").write_text("left out, as is all that a report can be made without")
+    pack_results(out, first)
+    assert read_results(first) == read_results(out)
+    for path in out.rglob("*"):
+        os.utime(path, (0, 0))
+    pack_results(out, second)
+    assert first.read_bytes() == second.read_bytes(), "the same results give the same file"
+    assert not list(tmp_path.rglob("*.partial*"))
+    (tmp_path / "cut.tar.xz").write_bytes(first.read_bytes()[:500])
+    for name in ("cut.tar.xz", "text.tar.xz"):
+        (tmp_path / "text.tar.xz").write_text("no archive")
+        with pytest.raises(BenchmarkError, match=f"{name} cannot be read as a packed folder"):
+            read_results(tmp_path / name)
+    with pytest.raises(BenchmarkError, match=r"not a folder of results"):
+        pack_results(tmp_path / "packed", second)
 
 
 def test_other_settings_are_refused_and_named(tiny, tmp_path, monkeypatch):

@@ -11,7 +11,10 @@ from agents.benchmark.entrants import find_agent, is_outside
 from agents.benchmark.results import run_name
 from agents.benchmark.run import check
 from agents.benchmark.suites import (
+    STANDARD_AGENTS,
+    STANDARD_DEFAULTS,
     SUITES,
+    TUNED,
     AgentSetting,
     BenchmarkError,
     EnvironmentSetting,
@@ -20,6 +23,7 @@ from agents.benchmark.suites import (
     select,
     suite_settings,
 )
+from agents.benchmark.tuning import draw
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -41,7 +45,7 @@ def test_presets_are_sound(name):
 def test_standard_is_large_enough_and_has_nothing_that_anybody_tuned_on():
     standard, full = get_suite("standard"), get_suite("full")
     assert len(standard.environments) >= 10
-    assert len(standard.agents) >= 7
+    assert len(standard.agents) >= 8
     assert (len(standard.seeds), len(full.seeds)) == (5, 10)
     assert any(setting.agent == "stable_baselines3:PPO" for setting in standard.agents)
     assert {setting.name for setting in standard.agents} < {setting.name for setting in full.agents}
@@ -53,6 +57,20 @@ def test_standard_is_large_enough_and_has_nothing_that_anybody_tuned_on():
     for setting in standard.environments:
         task = gym.make(setting.env_id, **setting.kwargs).unwrapped.task
         assert not task.has_masks, "Stable-Baselines3's PPO has none"
+
+
+def test_standard_plays_with_what_tuning_chose_alike_for_all():
+    assert [setting.name for setting in STANDARD_AGENTS] == [setting.name for setting in STANDARD_DEFAULTS]
+    assert set(TUNED) == {setting.name for setting in STANDARD_DEFAULTS}
+    for setting, default in zip(STANDARD_AGENTS, STANDARD_DEFAULTS, strict=True):
+        entry = TUNED[setting.name]
+        assert setting == replace(default, config=entry["config"])
+        assert entry["score"] >= entry["default_score"]
+        drawn = draw(setting.name, entry["trial"], entry["seed"])
+        assert setting.config == default.config | drawn, "scripts/tune.py draws it again"
+    for name in ("seed", "trials", "run_seeds", "episodes", "code"):
+        assert len({str(entry[name]) for entry in TUNED.values()}) == 1, f"all agents have the same {name}"
+    assert get_suite("quick").agents == (STANDARD_DEFAULTS[0], STANDARD_DEFAULTS[4]), "quick plays with defaults"
 
 
 def test_quick_is_what_the_quickstart_promises():

@@ -130,3 +130,15 @@ def test_the_sections_on_agents_in_small(script, tmp_path):
         assert one["ratio"] + two["ratio"] + three["ratio"] == pytest.approx(1.0)
         assert 0 < one["ratio"] < three["ratio"]
         assert two["ratio"] > 0
+
+
+def test_what_the_benchmark_costs_in_small(script, tmp_path):
+    options = script.Options(preset="smoke", sections=("accounting", "analysis"), out=tmp_path / "speed.json")
+    assert script.main(options, Console(quiet=True)) == 0
+    *shares, analysis = json.loads((tmp_path / "speed.json").read_text())["comparisons"]
+    assert len(shares) == 6
+    for each in shares:
+        assert 0 < each["ratio"] < 0.2
+        assert (each["bar"], each["lower_is_better"]) == (0.02, True)
+    assert analysis["what"] == "report of 200 runs"
+    assert analysis["peer_rate"] == pytest.approx(60.0 * 200 / 10_000)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 import textenvs
 from agents.lm import LMActorCritic, Ranking, RewardModel, RewardModelConfig, reward_model, train_reward_model
-from agents.lm.preferences import pairs
+from agents.lm.preferences import pairs, rank_margins, to_pairs
 from agents.lm.reward_model import _Element, _loss, pair_accuracy
 from agents.lm.reward_quality import measure_reward_model
 from agents.losses import preference_loss
@@ -553,18 +553,38 @@ def test_quality_of_a_trained_model(make_reward_model: Any) -> None:
         measure_reward_model(model, [Ranking("1", ("2", "3"), (1, 1))], 1.0)
 
 
-def test_loss_and_gradient_equal_trls() -> None:
-    """TRL's RewardTrainer, from its own source: −logsigmoid(chosen − rejected − margin).mean()."""
-    inspect = pytest.importorskip("inspect")
-    trainer = pytest.importorskip("trl").RewardTrainer
-    source = inspect.getsource(trainer)
-    assert 'loss = -nn.functional.logsigmoid(rewards_chosen - rewards_rejected - inputs["margin"]).mean()' in source
-    generator = torch.Generator().manual_seed(0)
-    chosen, rejected, margin = torch.randn(3, 16, generator=generator)
-    scores = torch.stack([chosen, rejected]).requires_grad_()
-    theirs = -F.logsigmoid(scores[0] - scores[1] - margin).mean()
-    (their_gradient,) = torch.autograd.grad(theirs, scores)
-    ours = preference_loss(scores[0] - scores[1], torch.full((16,), 1 / 16), offsets=margin)
-    (our_gradient,) = torch.autograd.grad(ours, scores)
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(our_gradient, their_gradient, atol=1e-6, rtol=1e-6)
+@pytest.mark.filterwarnings("ignore")  # TRL's and transformers' own
+@pytest.mark.parametrize("with_margins", [False, True])
+def test_loss_and_gradients_equal_trls(with_margins: bool, make_model: Any, tmp_path: Path) -> None:
+    """TRL's RewardTrainer on the same model and batch: its tokens, its loss, its gradients."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    model = RewardModel.from_causal_lm(make_model("gpt2"), make_tokenizer(pad_token="<pad>"), seed=0)
+    twin = RewardModel.from_causal_lm(make_model("gpt2"), make_tokenizer(pad_token="<pad>"), seed=0).model
+    rankings = []
+    for each in make_rankings(40, k=2, seed=3):
+        if len(set(each.ranks)) == 2 and len(rankings) < 6:
+            margin = 0.25 * len(rankings) if with_margins else None
+            rankings.append(Ranking(each.prompt, each.answers, each.ranks, margin=margin))
+    rows = to_pairs(rankings, margins=with_margins)
+    arguments = trl.RewardConfig(
+        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=6, report_to="none", bf16=False,
+        disable_dropout=True, max_length=None,
+    )  # fmt: skip
+    trainer = trl.RewardTrainer(
+        twin, arguments, train_dataset=datasets.Dataset.from_list(rows), processing_class=model.tokenizer
+    )
+    inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
+    assert ("margin" in inputs) == with_margins
+    read = [row[mask.bool()].tolist() for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    elements = [_Element(model.encode(each), pairs(each.ranks), rank_margins(each)) for each in rankings]
+    chosen, rejected = ([each.rows[each.pairs[0, side]] for each in elements] for side in (0, 1))
+    assert read == chosen + rejected  # the same tokens, EOS included
+    theirs = trainer.compute_loss(twin.train(), inputs)
+    theirs.backward()
+    ours, _ = _loss(model, elements, RewardModelConfig(margin=1.0 if with_margins else 0.0))
+    ours.backward()
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
+    assert sum(gradient is not None and bool(gradient.abs().max() > 1e-3) for gradient in gradients.values()) > 10
+    for name, parameter in model.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-4)

@@ -170,7 +170,7 @@ def test_files_that_are_no_store(tmp_path: Path) -> None:
     newer = sqlite3.connect(tmp_path / "new.sqlite")
     newer.execute("PRAGMA user_version = 7")
     newer.close()
-    with pytest.raises(StoreError, match="is of version 7; this code reads version 1"):
+    with pytest.raises(StoreError, match="is of version 7; this code reads version 2"):
         PreferenceStore(tmp_path / "new.sqlite")
     with pytest.raises(StoreError, match="There is no folder"):
         PreferenceStore(tmp_path / "nowhere" / "x.sqlite")
