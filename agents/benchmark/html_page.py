@@ -7,19 +7,21 @@ from html import escape
 from importlib import resources
 
 
-def html_page(title: str, words: Sequence[str], body: str, styles: Sequence[str] = (), more_style: str = "") -> str:
+def html_page(
+    title: str, words: Sequence[str], body: str, style_packages: Sequence[str] = (), more_style: str = ""
+) -> str:
     """A report as text.
 
     Args:
         title: of the page, and its heading.
         words: paragraphs of the summary, as HTML.
         body: what follows them, as HTML.
-        styles: packages whose ``report.css`` comes after that of this one.
+        style_packages: packages whose ``report.css`` comes after that of this one.
         more_style: CSS that comes after those.
     """
     style = "".join(
         resources.files(package).joinpath("report.css").read_text(encoding="utf-8")
-        for package in ("agents.benchmark", *styles)
+        for package in ("agents.benchmark", *style_packages)
     )
     style += more_style
     paragraphs = "".join(f"<p>{paragraph}</p>\n" for paragraph in words)

@@ -31,7 +31,7 @@ def test_what_the_program_returns():
         (
             KeyboardInterrupt(),
             130,
-            "What has finished is kept in out.\nThe same command goes on from there:\n  python ",
+            "is kept in out.\nThe same command goes on from there:\n  python ",
         ),
     ],
 )
