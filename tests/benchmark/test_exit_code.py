@@ -27,7 +27,7 @@ def test_what_the_program_returns():
     [
         (BenchmarkError("no such preset"), 2, "no such preset\n"),
         (KeyError("theirs"), 2, "'theirs'\n"),
-        (OSError(errno.ENOSPC, "no space left"), 2, "full"),
+        (OSError(errno.ENOSPC, "no space left"), 2, "no space left on the disk of out"),
         (
             KeyboardInterrupt(),
             130,
