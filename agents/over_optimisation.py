@@ -14,11 +14,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from agents.exact import next_logprobs
 from agents.exam import pretrain, skewed_policy
 from agents.exam_methods import regularised_ppo
+from agents.lm.models import new_gpt2
 from agents.lm.preferences import Ranking, best_accuracy, rank_answers
 from agents.lm.reward_model import RewardModel, RewardModelConfig, pair_accuracy, train_reward_model
 from agents.networks import TransformerConfig
@@ -202,21 +202,10 @@ def train_proxy(scene: Scene, width: int, comparisons: int, seed: int) -> Proxy:
 
     Between two and eight epochs, so that few comparisons are not left with a handful of steps.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    size = scene.settings.num_tokens
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = GPT2Config(
-            vocab_size=size + 1,
-            n_embd=width,
-            n_layer=2,
-            n_head=2,
-            n_positions=scene.settings.length + 1,
-            bos_token_id=size,
-            eos_token_id=size,
-        )
-        model = RewardModel.from_causal_lm(GPT2LMHeadModel(config), scene.tokenizer, seed=seed)
+    causal_lm = new_gpt2(
+        scene.tokenizer, width=width, num_layers=2, num_heads=2, positions=scene.settings.length + 1, seed=seed
+    )
+    model = RewardModel.from_causal_lm(causal_lm, scene.tokenizer, seed=seed)
     _, rankings = scene.comparisons(comparisons, seed=2 * seed)
     index, held_out = scene.comparisons(2_000, seed=2 * seed + 1)
     epochs = int(np.clip(8_192 // comparisons, 2, 8))
