@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import Agent, AgentConfig, Metrics, episode_metrics
+from agents.base import Agent, AgentConfig, Metrics
 from agents.checkpoint import Tree
+from agents.episode_metrics import episode_metrics
 
 
 class _Baseline(Agent):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from agents.base import Agent
 from agents.exact import next_logprobs
@@ -46,19 +47,25 @@ def of_agent(agent: Agent) -> Examinee:
 # -- agents ------------------------------------------------------------------------------------------------------------
 
 
-def ppo(exam: Exam, beta: float, seed: int, timesteps: int) -> Examinee:
-    """PPO with the KL in its rewards; the learning rate falls to 0."""
-    agent = PPO(
-        exam.envs(128),
-        policy=exam.fresh_policy(),
-        reference=exam.reference,
+def regularised_ppo(
+    envs: VectorEnv, policy: TransformerPolicy, reference: TransformerPolicy, beta: float, seed: int, timesteps: int
+) -> PPO:
+    """PPO that has maximised E[score] − β KL: the KL in its rewards, no entropy bonus; the learning rate falls to 0."""
+    return PPO(
+        envs,
+        policy=policy,
+        reference=reference,
         kl_coef=beta,
         seed=seed,
         ent_coef=0.0,
         anneal_timesteps=timesteps,
         learning_rate=2e-3,
-    )
-    return of_agent(agent.learn(timesteps))
+    ).learn(timesteps)
+
+
+def ppo(exam: Exam, beta: float, seed: int, timesteps: int) -> Examinee:
+    """PPO with the KL in its rewards."""
+    return of_agent(regularised_ppo(exam.envs(128), exam.fresh_policy(), exam.reference, beta, seed, timesteps))
 
 
 def rloo(exam: Exam, beta: float, seed: int, timesteps: int) -> Examinee:
@@ -124,7 +131,7 @@ def dpo(
         reference = texts.logprobs(policy)
     parameters, gradient = flatten_parameters(policy)
     optimizer = torch.optim.Adam([parameters], learning_rate, eps=1e-5, fused=True)
-    rng, size = np.random.default_rng(seed), 32
+    rng, size = np.random.default_rng([seed, 1]), 32  # another stream than the annotator's noise
     batches = [
         order[start : start + size]
         for order in (rng.permutation(len(ranks)) for _ in range(epochs))

@@ -12,10 +12,11 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Metrics, episode_metrics
+from agents.base import Agent, AgentConfig, Metrics
 from agents.checkpoint import Tree, load_optimizer_state, module_state, optimizer_state, to_tensors
 from agents.demonstrations import read_demonstrations
 from agents.environments import find_task
+from agents.episode_metrics import episode_metrics
 from agents.networks import (
     CausalTransformer,
     TransformerConfig,

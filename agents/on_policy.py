@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from agents import distributed
-from agents.base import Agent, AgentConfig, Metrics, episode_metrics
+from agents.base import Agent, AgentConfig, Metrics
 from agents.checkpoint import (
     CheckpointError,
     Tree,
@@ -29,6 +29,7 @@ from agents.checkpoint import (
     trainable_state,
 )
 from agents.collect import Rollout
+from agents.episode_metrics import episode_metrics
 from agents.losses import kl_k1, kl_k3
 from agents.networks import TransformerConfig, clip_gradient, flatten_parameters
 from agents.policies import Reference, SequencePolicy, TransformerPolicy

@@ -14,15 +14,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from agents.exact import next_logprobs
 from agents.exam import pretrain, skewed_policy
+from agents.exam_methods import regularised_ppo
+from agents.lm.models import new_gpt2
 from agents.lm.preferences import Ranking, best_accuracy, rank_answers
 from agents.lm.reward_model import RewardModel, RewardModelConfig, pair_accuracy, train_reward_model
 from agents.networks import TransformerConfig
 from agents.policies import TransformerPolicy
-from agents.ppo import PPO
 from textenvs import Episodes, Vocab
 from textenvs.exact import ExactProblem, Point, uniform_policy
 from textenvs.tokenizers import word_tokenizer
@@ -153,6 +153,13 @@ class Scene:
         sizes: dict[str, Any] = {"length": self.settings.length, "num_symbols": size}
         return gym.make_vec(ENV_ID, num_envs, vectorization_mode="vector_entry_point", reward=reward, **sizes)
 
+    def fresh_policy(self) -> TransformerPolicy:
+        """A policy that begins as the reference and can be trained."""
+        size, length = self.settings.num_tokens, self.settings.length
+        twin = TransformerPolicy(size, 0, length, self.policy.trunk.config)
+        twin.load_state_dict(self.policy.state_dict())
+        return twin
+
     def problem(self, proxy: np.ndarray) -> ExactProblem:
         """The exact problem that a proxy poses, with gold reported."""
         envs = self.envs(1, proxy)
@@ -195,21 +202,10 @@ def train_proxy(scene: Scene, width: int, comparisons: int, seed: int) -> Proxy:
 
     Between two and eight epochs, so that few comparisons are not left with a handful of steps.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    size = scene.settings.num_tokens
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = GPT2Config(
-            vocab_size=size + 1,
-            n_embd=width,
-            n_layer=2,
-            n_head=2,
-            n_positions=scene.settings.length + 1,
-            bos_token_id=size,
-            eos_token_id=size,
-        )
-        model = RewardModel.from_causal_lm(GPT2LMHeadModel(config), scene.tokenizer, seed=seed)
+    causal_lm = new_gpt2(
+        scene.tokenizer, width=width, num_layers=2, num_heads=2, positions=scene.settings.length + 1, seed=seed
+    )
+    model = RewardModel.from_causal_lm(causal_lm, scene.tokenizer, seed=seed)
     _, rankings = scene.comparisons(comparisons, seed=2 * seed)
     index, held_out = scene.comparisons(2_000, seed=2 * seed + 1)
     epochs = int(np.clip(8_192 // comparisons, 2, 8))
@@ -242,18 +238,7 @@ def ppo_point(
     scene: Scene, problem: ExactProblem, proxy: np.ndarray, kl_coef: float, seed: int, timesteps: int
 ) -> tuple[float, float, float]:
     """Where PPO on the proxy ends at this ``kl_coef``, exactly."""
-    policy = TransformerPolicy(scene.settings.num_tokens, 0, scene.settings.length, scene.policy.trunk.config)
-    policy.load_state_dict(scene.policy.state_dict())
-    agent = PPO(
-        scene.envs(128, proxy),
-        policy=policy,
-        reference=scene.reference,
-        kl_coef=kl_coef,
-        seed=seed,
-        ent_coef=0.0,
-        anneal_timesteps=timesteps,
-        learning_rate=2e-3,
-    ).learn(timesteps)
+    agent = regularised_ppo(scene.envs(128, proxy), scene.fresh_policy(), scene.reference, kl_coef, seed, timesteps)
     point = problem.evaluate(next_logprobs(agent))
     agent.envs.close()
     return _triple(point)

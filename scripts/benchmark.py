@@ -12,7 +12,6 @@ or a crash, or for more seeds, the same command goes on.
 """
 
 import os
-import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from agents.benchmark.pool import DiskFull, Failed, available_cores, is_disk_full, play_all
+from agents.benchmark.command import exit_code
+from agents.benchmark.pool import Failed, available_cores, play_all
 from agents.benchmark.progress import Play, play_with_progress
 from agents.benchmark.results import is_finished, lock, open_results, set_aside
 from agents.benchmark.run import CHECKPOINT_SECONDS, Limits, check
@@ -139,21 +139,7 @@ def report(out: Path, console: Console) -> None:
 
 def run(options: Options) -> int:
     """``main`` with its errors as messages; returns the exit code."""
-    try:
-        return main(options, Console())
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print(DiskFull(options.folder), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        command = shlex.join(["python", *(word for word in sys.argv if word != "--restart")])
-        print(f"\nStopped. What has finished is kept in {options.folder}.", file=sys.stderr)
-        print(f"The same command goes on from there:\n  {command}", file=sys.stderr)
-        return 130
+    return exit_code(lambda: main(options, Console()), options.folder)
 
 
 if __name__ == "__main__":

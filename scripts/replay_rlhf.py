@@ -16,11 +16,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.benchmark.pool import available_cores
-from agents.benchmark.results import lock, set_aside
-from agents.benchmark.suites import BenchmarkError
+from agents.benchmark.command import exit_code
+from agents.benchmark.results import lock
 from agents.rlhf.comparison import MODELS_SEED, Comparison, get_comparison, make_comparison_stages, open_comparison
-from agents.rlhf.running import Advanced, Event, Finished, Task, is_finished, run_in_processes
+from agents.rlhf.program import (
+    announce,
+    check_seeds,
+    count_of_jobs,
+    print_failures,
+    run_with_progress,
+    set_earlier_aside,
+)
+from agents.rlhf.running import Task
 from agents.rlhf.settings import RLHFError
 
 
@@ -52,55 +59,31 @@ class Options:
         Raises:
             RLHFError: an unknown preset, method or coefficient, or seeds that are no seeds.
         """
-        if len(set(self.seeds)) != len(self.seeds) or not self.seeds or min(self.seeds) < 0:
-            raise RLHFError(f"--seeds must be different numbers from 0 on, at least one; got {list(self.seeds)}.")
-        if self.jobs is not None and self.jobs < 1:
-            raise RLHFError(f"--jobs must be at least 1, got {self.jobs}.")
+        check_seeds(self.seeds)
         whole = get_comparison(self.preset)
         return whole.select(self.methods, self.kl_coefs)
 
 
 def main(options: Options, console: Console) -> int:
     """Run what is not finished yet, then write the report; returns the exit code."""
-    comparison, out = options.comparison, options.folder
-    if options.restart and (old := set_aside(out)) is not None:
-        console.print(f"Earlier results are now in {old}.", highlight=False)
+    comparison, out, jobs = options.comparison, options.folder, count_of_jobs(options.jobs)
+    set_earlier_aside(out, options.restart, console)
     tasks = [Task(MODELS_SEED, stage) for stage in make_comparison_stages(comparison, options.seeds)]
     with lock(out):
         open_comparison(out, get_comparison(options.preset))
-        done = sum(is_finished(out, task) for task in tasks)
-        console.print(f"{len(tasks)} stages, {done} finished before, in {out}", highlight=False)
-
-        def on_event(event: Event) -> None:
-            nonlocal done
-            if isinstance(event, Advanced):
-                return
-            done += 1
-            how = f"{event.seconds:.0f} s" if isinstance(event, Finished) else "FAILED"
-            console.print(f"  {done}/{len(tasks)} {event.task.stage.name}: {how}", highlight=False)
-
-        jobs = available_cores() if options.jobs is None else options.jobs
-        failures = run_in_processes(out, comparison.rlhf, tasks, jobs, on_event)
+        announce(f"RLHF from replay {options.preset}", out, tasks, console)
+        failures = run_with_progress(out, comparison.rlhf, tasks, jobs, console)
         if not failures:
             from agents.rlhf.comparison_report import write_comparison
 
             paths = write_comparison(out, comparison, options.seeds)
             print(paths[1].read_text(encoding="utf-8"))
             print("written: " + ", ".join(str(path) for path in paths))
-    for failure in failures:
-        print(f"\nFAILED: {failure.task.label}\n{failure.trace}", file=sys.stderr)
-    return 1 if failures else 0
+    return print_failures(failures)
 
 
 if __name__ == "__main__":
     import tyro
 
     chosen = tyro.cli(Options, description=__doc__)
-    try:
-        sys.exit(main(chosen, Console()))
-    except (RLHFError, BenchmarkError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on from what has finished in {chosen.folder}.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(chosen, Console()), chosen.folder, RLHFError))

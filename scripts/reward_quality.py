@@ -16,12 +16,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.benchmark.pool import available_cores
-from agents.benchmark.results import lock, set_aside
-from agents.benchmark.suites import BenchmarkError
+from agents.benchmark.command import exit_code
+from agents.benchmark.results import lock
 from agents.rlhf.methods_run import pretraining_task, share_pretraining
+from agents.rlhf.program import (
+    announce,
+    check_seeds,
+    count_of_jobs,
+    print_failures,
+    run_with_progress,
+    set_earlier_aside,
+)
 from agents.rlhf.reward_curve import get_reward_curve, make_curve_tasks, open_curve
-from agents.rlhf.running import Advanced, Event, Finished, is_finished, run_in_processes
 from agents.rlhf.settings import RLHFError
 
 
@@ -38,53 +44,36 @@ class Options:
     restart: bool = False
     """Set earlier results aside (they are renamed, not deleted) and begin anew."""
 
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / f"reward-quality-{self.preset}"
+
 
 def main(options: Options, console: Console) -> int:
     """Run what is not finished yet, then write the report; returns the exit code."""
-    curve, seeds = get_reward_curve(options.preset), options.seeds
-    if len(set(seeds)) != len(seeds) or not seeds or min(seeds) < 0:
-        raise RLHFError(f"--seeds must be different numbers from 0 on, at least one; got {list(seeds)}.")
-    jobs = available_cores() if options.jobs is None else options.jobs
-    if jobs < 1:
-        raise RLHFError(f"--jobs must be at least 1, got {jobs}.")
-    out = options.out or Path("runs") / f"reward-quality-{options.preset}"
-    if options.restart and (old := set_aside(out)) is not None:
-        console.print(f"Earlier results are now in {old}.", highlight=False)
+    curve, seeds, out = get_reward_curve(options.preset), options.seeds, options.folder
+    check_seeds(seeds)
+    jobs = count_of_jobs(options.jobs)
+    set_earlier_aside(out, options.restart, console)
     with lock(out):
         open_curve(out, curve)
         pretraining, tasks = pretraining_task(curve.rlhf), make_curve_tasks(curve, seeds)
-        done = sum(is_finished(out, task) for task in [pretraining, *tasks])
-        console.print(f"{len(tasks) + 1} stages, {done} finished before, in {out}", highlight=False)
-
-        def on_event(event: Event) -> None:
-            if not isinstance(event, Advanced):
-                how = f"{event.seconds:.0f} s" if isinstance(event, Finished) else "FAILED"
-                console.print(f"  {event.task.label}: {how}", highlight=False)
-
-        failures = run_in_processes(out, curve.rlhf, [pretraining], 1, on_event)
+        announce(f"Reward models {options.preset}", out, [pretraining, *tasks], console)
+        failures = run_with_progress(out, curve.rlhf, [pretraining], 1, console)
         if not failures:
             share_pretraining(out, seeds)
-            failures = run_in_processes(out, curve.rlhf, tasks, jobs, on_event)
+            failures = run_with_progress(out, curve.rlhf, tasks, jobs, console)
         if not failures:
             from agents.rlhf.reward_curve_report import read_curve, write_curve
 
             paths = write_curve(out, read_curve(out, curve, seeds))
             print(paths[0].read_text(encoding="utf-8"))
             print("written: " + ", ".join(str(path) for path in paths))
-    for failure in failures:
-        print(f"\nFAILED: {failure.task.label}\n{failure.trace}", file=sys.stderr)
-    return 1 if failures else 0
+    return print_failures(failures)
 
 
 if __name__ == "__main__":
     import tyro
 
     chosen = tyro.cli(Options, description=__doc__)
-    try:
-        sys.exit(main(chosen, Console()))
-    except (RLHFError, BenchmarkError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the stages that are finished.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(chosen, Console()), chosen.folder, RLHFError))

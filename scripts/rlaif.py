@@ -15,9 +15,7 @@ compares pairs of them (``preferences.jsonl``, for a reward model or DPO).
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agents.benchmark.pool import available_cores
-from agents.benchmark.results import lock, open_folder, set_aside, versions
-from agents.benchmark.suites import BenchmarkError
+from agents.benchmark.command import exit_code
+from agents.benchmark.results import lock, open_folder, versions
+from agents.rlhf.program import (
+    announce,
+    check_seeds,
+    count_of_jobs,
+    print_failures,
+    run_with_progress,
+    set_earlier_aside,
+)
 from agents.rlhf.rlaif import make_rlaif_stages
 from agents.rlhf.rlaif_settings import RLAIF, get_rlaif
-from agents.rlhf.running import Advanced, Event, Failed, Finished, Task, is_finished, run_in_processes
+from agents.rlhf.running import Task
 from agents.rlhf.settings import RLHFError
 
 
@@ -67,10 +72,7 @@ class Options:
         Raises:
             RLHFError: that.
         """
-        if len(set(self.seeds)) != len(self.seeds) or not self.seeds or min(self.seeds) < 0:
-            raise RLHFError(f"--seeds must be different numbers from 0 on, at least one; got {list(self.seeds)}.")
-        if self.jobs is not None and self.jobs < 1:
-            raise RLHFError(f"--jobs must be at least 1, got {self.jobs}.")
+        check_seeds(self.seeds)
         if (self.chat_model is None) != (self.prompts is None):
             raise RLHFError("--chat-model and --prompts go together.")
         if self.chat_model is None and self.constitution is not None:
@@ -82,25 +84,20 @@ def main(options: Options, console: Console) -> int:
     options.check()
     if options.chat_model is not None:
         return with_chat_model(options, console)
-    rlaif, out = get_rlaif(options.preset), options.folder
-    if options.restart and (old := set_aside(out)) is not None:
-        console.print(f"Earlier results are now in {old}.", highlight=False)
+    rlaif, out, jobs = get_rlaif(options.preset), options.folder, count_of_jobs(options.jobs)
+    set_earlier_aside(out, options.restart, console)
     tasks = [Task(seed, stage) for seed in options.seeds for stage in make_rlaif_stages(rlaif)]
     with lock(out):
         open_folder(out, {"rlaif": settings_of(rlaif), "versions": versions()})
-        done = sum(is_finished(out, task) for task in tasks)
-        console.print(f"RLAIF {options.preset}: {len(tasks)} stages, {done} finished before, in {out}", highlight=False)
-        jobs = available_cores() if options.jobs is None else options.jobs
-        failures = run_with_progress(out, rlaif, tasks, jobs, console) if done < len(tasks) else []
+        announce(f"RLAIF {options.preset}", out, tasks, console)
+        failures = run_with_progress(out, rlaif.rlhf, tasks, jobs, console)
         if not failures:
             from agents.rlhf.rlaif_report import write_rlaif
 
             paths = write_rlaif(out, rlaif, options.seeds)
             print(paths[0].read_text(encoding="utf-8"))
             print("written: " + ", ".join(str(path) for path in paths))
-    for failure in failures:
-        print(f"\nFAILED: {failure.task.label}\n{failure.trace}", file=sys.stderr)
-    return 1 if failures else 0
+    return print_failures(failures)
 
 
 def settings_of(rlaif: RLAIF) -> dict[str, Any]:
@@ -110,27 +107,6 @@ def settings_of(rlaif: RLAIF) -> dict[str, Any]:
     from agents.lm.constitution import load_constitution
 
     return {**asdict(rlaif), "constitution": asdict(load_constitution())}
-
-
-def run_with_progress(out: Path, rlaif: RLAIF, tasks: Sequence[Task], jobs: int, console: Console) -> list[Failed]:
-    """Run stages, with a bar for each that runs and a line for each that ends."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=console) as bars:
-        shown: dict[str, Any] = {}
-
-        def on_event(event: Event) -> None:
-            label = event.task.label
-            if isinstance(event, Advanced):
-                if label not in shown:
-                    shown[label] = bars.add_task(label, total=1.0, words="")
-                bars.update(shown[label], completed=event.share, words=event.words)
-                return
-            if label in shown:
-                bars.remove_task(shown.pop(label))
-            how = f"{event.seconds:.0f} s" if isinstance(event, Finished) else "FAILED"
-            console.print(f"  {label}: {how}", highlight=False)
-
-        return run_in_processes(out, rlaif.rlhf, tasks, jobs, on_event)
 
 
 def with_chat_model(options: Options, console: Console) -> int:
@@ -190,12 +166,4 @@ if __name__ == "__main__":
     import tyro
 
     chosen = tyro.cli(Options, description=__doc__)
-    try:
-        sys.exit(main(chosen, Console()))
-    except (RLHFError, BenchmarkError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        command = shlex.join(["python", *(word for word in sys.argv if word != "--restart")])
-        print(f"\nStopped. The same command goes on from the stages that are finished:\n  {command}", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(chosen, Console()), chosen.folder, RLHFError))

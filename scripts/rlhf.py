@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents import distributed
-from agents.benchmark.pool import available_cores
-from agents.benchmark.results import lock, set_aside
-from agents.benchmark.suites import BenchmarkError
+from agents.benchmark.command import exit_code
+from agents.benchmark.results import lock
 from agents.rlhf.methods import get_methods
 from agents.rlhf.methods_results import MethodsComparison, read_comparison
 from agents.rlhf.methods_run import (
@@ -41,17 +38,18 @@ from agents.rlhf.methods_run import (
     pretraining_task,
     share_pretraining,
 )
+from agents.rlhf.program import (
+    announce,
+    check_seeds,
+    count_of_jobs,
+    print_failures,
+    run_with_progress,
+    set_earlier_aside,
+)
 from agents.rlhf.running import (
-    Advanced,
-    Event,
     Failed,
-    Finished,
-    Task,
-    is_finished,
     make_tasks,
     open_pipeline,
-    run_in_processes,
-    run_together,
 )
 from agents.rlhf.settings import RLHFError, Settings, Sources, get_settings, with_sources
 from agents.rlhf.worlds import make_world
@@ -114,8 +112,7 @@ class Options:
         """
         default = (0,) if self.methods is None else (TUNING_SEED,) if self.tune else SEEDS
         seeds = default if self.seeds is None else self.seeds
-        if len(set(seeds)) != len(seeds) or not seeds:
-            raise RLHFError(f"--seeds must be different numbers, at least one; got {list(seeds)}.")
+        check_seeds(seeds)
         return seeds
 
     @property
@@ -145,11 +142,6 @@ class Options:
         names = ("kl_coefs", "updates", "num_envs", "learning_rate")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
-    @property
-    def count_of_jobs(self) -> int:
-        """Stages at once."""
-        return available_cores() if self.jobs is None else self.jobs
-
 
 def _spec(text: str | None) -> Any:
     """A judge from the command line: JSON where it is, else the text itself."""
@@ -163,28 +155,23 @@ def _spec(text: str | None) -> Any:
 
 def main(options: Options, console: Console) -> int:
     """Run what is not finished yet, then report; returns the exit code."""
-    if options.count_of_jobs < 1:
-        raise RLHFError(f"--jobs must be at least 1, got {options.jobs}.")
     if options.tune and options.methods is None:
         raise RLHFError("--tune goes with --methods.")
     failures = run_pipelines(options, console) if options.methods is None else compare(options, console)
-    for failure in failures:
-        print(f"\nFAILED: {failure.task.label}\n{failure.trace}", file=sys.stderr)
-    if failures:
-        print("The same command goes on from the stages that are finished.", file=sys.stderr)
-    return 1 if failures else 0
+    return print_failures(failures)
 
 
 def run_pipelines(options: Options, console: Console) -> list[Failed]:
     """The whole course from pretraining to PPO, once for each seed; returns what failed."""
     settings, out, seeds = options.settings, options.folder, options.seed_numbers
+    jobs = count_of_jobs(options.jobs)
     make_world(settings.sources)  # what cannot be had shows here, before anything is trained
     first = distributed.rank() == 0
     with lock(out) if first else contextlib.nullcontext():
         distributed.in_first(lambda: open_out(out, settings, options.restart, console))
         tasks = make_tasks(settings, seeds)
         announce(f"RLHF {options.preset}", out, tasks, console)
-        failures = run_with_progress(out, settings, tasks, options.count_of_jobs, console)
+        failures = run_with_progress(out, settings, tasks, jobs, console)
         if first and not failures:
             report(out, settings, seeds, console)
     return failures
@@ -195,9 +182,9 @@ def compare(options: Options, console: Console) -> list[Failed]:
     if options.model is not None or options.given_to_ppo:
         raise RLHFError("--methods compares on the small language: it takes no model, no judge, and no options of PPO.")
     preset, out, seeds = get_methods_preset(options.preset), options.folder, options.seed_numbers
+    jobs = count_of_jobs(options.jobs)
     runs = make_runs(preset, get_methods([name for name in (options.methods or "").split(",") if name]), options.tune)
-    if options.restart and (old := set_aside(out)) is not None:
-        console.print(f"Earlier results are now in {old}.", highlight=False)
+    set_earlier_aside(out, options.restart, console)
     with lock(out):
         open_methods(out, preset, runs, seeds)
         tasks, pretraining = make_methods_tasks(preset, runs, seeds), pretraining_task(preset.rlhf)
@@ -205,7 +192,7 @@ def compare(options: Options, console: Console) -> list[Failed]:
         failures = run_with_progress(out, preset.rlhf, [pretraining], 1, console)
         if not failures:
             share_pretraining(out, seeds)
-            failures = run_with_progress(out, preset.rlhf, tasks, options.count_of_jobs, console)
+            failures = run_with_progress(out, preset.rlhf, tasks, jobs, console)
         if not failures:
             report_methods(options.tune, out, read_comparison(out, preset, runs, seeds), console)
     return failures
@@ -221,45 +208,10 @@ def report_methods(tuned: bool, out: Path, comparison: MethodsComparison, consol
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
-def announce(what: str, out: Path, tasks: Sequence[Task], console: Console) -> None:
-    """Say what is to be done."""
-    done = sum(is_finished(out, task) for task in tasks)
-    kept = f" ({done} finished before)" if done else ""
-    console.print(f"{what}: {len(tasks)} stages{kept}, in {out}", highlight=False)
-
-
 def open_out(out: Path, settings: Settings, restart: bool, console: Console) -> None:
     """Make the folder, or go on with it."""
-    if restart and (old := set_aside(out)) is not None:
-        console.print(f"Earlier results are now in {old}.", highlight=False)
+    set_earlier_aside(out, restart, console)
     open_pipeline(out, settings)
-
-
-def run_with_progress(
-    out: Path, settings: Settings, tasks: Sequence[Task], jobs: int, console: Console
-) -> list[Failed]:
-    """Run stages that are not finished yet, with a bar for each that runs and a line for each that ends."""
-    if all(is_finished(out, task) for task in tasks):
-        return []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=console) as bars:
-        shown: dict[str, Any] = {}
-
-        def on_event(event: Event) -> None:
-            label = event.task.label if len({task.seed for task in tasks}) > 1 else event.task.stage.name
-            if isinstance(event, Advanced):
-                if label not in shown:
-                    shown[label] = bars.add_task(label, total=1.0, words="")
-                bars.update(shown[label], completed=event.share, words=event.words)
-                return
-            if label in shown:
-                bars.remove_task(shown.pop(label))
-            how = f"{event.seconds:.0f} s" if isinstance(event, Finished) else "FAILED"
-            console.print(f"  {label}: {how}", highlight=False)
-
-        if distributed.world_size() > 1:
-            return run_together(out, settings, tasks, on_event)
-        return run_in_processes(out, settings, tasks, jobs, on_event)
 
 
 def report(out: Path, settings: Settings, seeds: Sequence[int], console: Console) -> None:
@@ -276,14 +228,9 @@ if __name__ == "__main__":
     import tyro
 
     chosen = tyro.cli(Options, description=__doc__)
-    try:
+
+    def run() -> int:
         distributed.join()  # with the other processes of `accelerate launch`, if there are any
-        sys.exit(main(chosen, Console(quiet=distributed.rank() > 0)))
-    except (RLHFError, BenchmarkError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        command = shlex.join(["python", *(word for word in sys.argv if word != "--restart")])
-        print(f"\nStopped. The stages that have finished are kept in {chosen.folder}.", file=sys.stderr)
-        print(f"The same command goes on from there:\n  {command}", file=sys.stderr)
-        sys.exit(130)
+        return main(chosen, Console(quiet=distributed.rank() > 0))
+
+    sys.exit(exit_code(run, chosen.folder, RLHFError))

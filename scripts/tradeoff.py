@@ -20,7 +20,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.benchmark.pool import Advanced, DiskFull, Event, Failed, available_cores, is_disk_full, play_all
+from agents.benchmark.command import exit_code
+from agents.benchmark.pool import Advanced, Event, Failed, available_cores, play_all
 from agents.benchmark.results import lock, open_folder, set_aside
 from agents.benchmark.suites import BenchmarkError
 from agents.benchmark.tradeoff import get_environments, get_preset, play, run_file, run_settings, shared_settings
@@ -101,19 +102,7 @@ def _reporter(total: int, tell: Callable[[str], None]) -> Callable[[Event], None
 
 def run(options: Options) -> int:
     """``main`` with its errors as messages; returns the exit code."""
-    try:
-        return main(options, Console())
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print(DiskFull(options.folder), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on from what has finished in {options.folder}.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: main(options, Console()), options.folder)
 
 
 if __name__ == "__main__":

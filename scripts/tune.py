@@ -20,7 +20,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from agents.benchmark.pool import DiskFull, Failed, available_cores, is_disk_full, play_all
+from agents.benchmark.command import exit_code
+from agents.benchmark.pool import Failed, available_cores, play_all
 from agents.benchmark.progress import play_with_progress
 from agents.benchmark.results import lock, open_results, set_aside
 from agents.benchmark.run import CHECKPOINT_SECONDS, Limits, check
@@ -113,19 +114,7 @@ def check_options(options: Options) -> None:
 
 def run(options: Options) -> int:
     """``main`` with its errors as messages; returns the exit code."""
-    try:
-        return main(options, Console())
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print(DiskFull(options.folder), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on from what has finished in {options.folder}.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: main(options, Console()), options.folder)
 
 
 if __name__ == "__main__":

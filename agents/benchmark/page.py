@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
 
 import matplotlib
 
 from agents.benchmark.figures import Drawing
+from agents.benchmark.html_page import html_page
 from agents.benchmark.plots import CURVE_AXES, LEGEND_INSIDE, STYLE, legend_svg, panel_svg, svg
 from agents.benchmark.summary import AXIS_NAMES, Summary
 from agents.benchmark.tables import Figure, Table
@@ -43,29 +43,13 @@ def html(
         note: about all tables.
         provenance: (name, text) rows of what was run.
     """
-    style = resources.files("agents.benchmark").joinpath("report.css").read_text(encoding="utf-8")
     names = summary.environments
-    paragraphs = "".join(f"<p>{unbroken(paragraph, names)}</p>\n" for paragraph in words)
     boxes = "".join(_box(what, items) for what, items in warnings)
     figures = "".join(_drawing(drawing) for drawing in drawings)
     curves = "\n".join(_curves(summary, axis) for axis in CURVE_AXES)
     levels = " or ".join(f"{threshold:g}" for threshold in summary.thresholds)
     settings = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>\n" for name, text in provenance)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-<section class="words">
-{paragraphs}</section>
-{boxes}
+    body = f"""{boxes}
 {"".join(_table(table, names) for table in tables)}
 <p class="note">{unbroken(note)}</p>
 <h2>In figures</h2>
@@ -76,11 +60,8 @@ def html(
 {curves}
 <h2>What was run</h2>
 <table class="settings"><tbody>
-{settings}</tbody></table>
-</main>
-</body>
-</html>
-"""
+{settings}</tbody></table>"""
+    return html_page(title, [unbroken(paragraph, names) for paragraph in words], body)
 
 
 def markdown(

@@ -119,12 +119,13 @@ DQN = AgentSetting("DQN", "DQN", kind="replay")
 SB3_CONFIG = {"num_envs": 16, "n_steps": 16, "learning_rate": 1e-3, "gamma": 1.0}
 """Otherwise its defaults: minibatches of 64, 10 epochs, an MLP. Rollouts of 2,048 steps would be two or three in all of
 these budgets; γ and the learning rate are those of our PPO."""
+SB3_PPO = AgentSetting("SB3 PPO", "stable_baselines3:PPO", SB3_CONFIG, kind="on-policy")
 
 STANDARD_DEFAULTS = (
     PPO,
     AgentSetting("RLOO", "RLOO", kind="on-policy"),
     AgentSetting("A2C", "A2C", kind="on-policy"),
-    AgentSetting("SB3 PPO", "stable_baselines3:PPO", SB3_CONFIG, kind="on-policy"),
+    SB3_PPO,
     DQN,
     AgentSetting("DiscreteSAC", "DiscreteSAC", kind="replay"),
     AgentSetting("SoftQ", "SoftQ", kind="replay"),
@@ -147,7 +148,7 @@ FULL_AGENTS = (
     *STANDARD_AGENTS,
     AgentSetting("GRPO", "GRPO", kind="on-policy"),
     AgentSetting("REINFORCE", "REINFORCE", kind="on-policy"),
-    replace(STANDARD_AGENTS[3], name="SB3 MaskablePPO", agent="sb3_contrib:MaskablePPO"),
+    replace(tuned(SB3_PPO), name="SB3 MaskablePPO", agent="sb3_contrib:MaskablePPO"),
     AgentSetting("random", "RandomAgent"),
 )
 

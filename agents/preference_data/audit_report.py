@@ -6,7 +6,6 @@ import base64
 import os
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agents.benchmark.html_page import html_page
 from agents.benchmark.plots import STYLE
 from agents.preference_data.audit import Audit, Verdict
 from agents.preference_data.statistics import Share
@@ -47,8 +47,6 @@ def write_audit(audit: Audit, name: str, path: Path) -> None:
 
 def html(audit: Audit, name: str) -> str:
     """The page as text: styles and plots are inside."""
-    style = resources.files("agents.benchmark").joinpath("report.css").read_text(encoding="utf-8")
-    style += resources.files("agents.rlhf").joinpath("report.css").read_text(encoding="utf-8")
     rows = ""
     for each in audit.criteria:
         advice = "" if each.verdict is Verdict.GOOD else f"<small>{escape(each.advice)}</small>"
@@ -59,31 +57,13 @@ def html(audit: Audit, name: str) -> str:
         )
         rows += f"<tr><th>{escape(each.name)}</th>"
         rows += "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells) + "</tr>\n"
-    notes = "".join(f"<p>{escape(note)}</p>\n" for note in audit.notes)
     title = f"Preferences in {name}: {audit.verdict}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-<section class="words">
-{notes}</section>
-<table class="samples">
+    body = f"""<table class="samples">
 <thead><tr><th>criterion</th><th>verdict</th><th>figure</th><th>threshold and source</th></tr></thead>
 <tbody>
 {rows}</tbody></table>
-{_plots(audit)}
-</main>
-</body>
-</html>
-"""
+{_plots(audit)}"""
+    return html_page(title, [escape(note) for note in audit.notes], body, ("agents.rlhf",))
 
 
 def _plots(audit: Audit) -> str:

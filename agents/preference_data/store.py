@@ -105,7 +105,7 @@ def load_items(path: str | Path) -> list[Item]:
                 row = json.loads(line)
                 if not isinstance(row, dict) or "prompt" not in row or "answers" not in row:
                     raise ValueError("A row must be an object {prompt, answers}.")
-                # A ranking checks the types of everything that an item has in common with it.
+                # A ranking checks the types of everything that an item has in common with it: hence the ignore.
                 ranks = list(range(1, 1 + len(row["answers"]))) if isinstance(row["answers"], list) else []
                 checked = Ranking(row["prompt"], row["answers"], ranks, row.get("gold"), row.get("finished"))  # type: ignore[arg-type]
                 items.append(Item(checked.prompt, checked.answers, checked.gold, checked.finished))

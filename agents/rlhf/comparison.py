@@ -289,7 +289,7 @@ def _measure(comparison: Comparison, job: Job, agent: Any, reference: LMActorCri
         {
             "episodes": agent.num_episodes,
             "reward_calls": agent.num_episodes + progress.calls,
-            "seconds": round(progress.seconds, 2),
+            "seconds": round(progress.seconds, 4),
             "gradient_samples": agent.gradient_samples,
             "reward": figures.reward,
             "gold": figures.gold,

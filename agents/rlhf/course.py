@@ -144,7 +144,7 @@ class Course:
         values: Sequence[float] = (
             reward_calls,
             self.comparisons if comparisons is None else comparisons,
-            round(self._seconds, 2),
+            round(self._seconds, 4),
             float(paid.mean(dtype=np.float64)),
             float(self.gold.mean()),
             float(np.where(grammatical, self.gold, 0.0).mean()),

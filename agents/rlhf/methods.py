@@ -9,7 +9,7 @@ To add one: write the function, and an entry of ``METHODS``. ``scripts/rlhf.py -
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,12 +110,8 @@ def _rest(course: Course, config: ReSTConfig) -> None:
         if step.improve == len(config.thresholds):
             course.measure(policy, reward_calls=step.grow * config.prompts * config.k)
 
-    train_rest(policy, envs, _seeded(config, course.seed), callback=after_step)
+    train_rest(policy, envs, replace(config, seed=course.seed), callback=after_step)
     envs.close()
-
-
-def _seeded(config: Any, seed: int) -> Any:
-    return type(config)(**{**vars(config), "seed": seed})
 
 
 # -- from the preferences themselves -----------------------------------------------------------------------------------
@@ -139,7 +135,7 @@ def _dpo(course: Course, config: DPOConfig) -> None:
             used = course.comparisons * min(step * config.epochs / of, 1.0)
             course.measure(policy, reward_calls=0, comparisons=round(used))
 
-    train_dpo(policy, course.rankings, _seeded(config, course.seed), callback=after_step)
+    train_dpo(policy, course.rankings, replace(config, seed=course.seed), callback=after_step)
 
 
 # -- reinforcement learning on the reward model ------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agents.benchmark.html_page import html_page
 from agents.benchmark.results import PARTIAL
 from agents.rlhf.comparison_report import markdown
 from agents.rlhf.course import ROW
@@ -200,36 +200,21 @@ def summarise(comparison: MethodsComparison) -> dict[str, Any]:
 
 def html(comparison: MethodsComparison) -> str:
     """The page as text: styles and plots are inside."""
-    style = resources.files("agents.benchmark").joinpath("report.css").read_text(encoding="utf-8")
-    style += resources.files("agents.rlhf").joinpath("report.css").read_text(encoding="utf-8")
-    words = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in conclusions(comparison))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title(comparison))}</title>
-<style>
-{style}
-{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title(comparison))}</h1>
-<section class="words">
-{words}</section>
-{figure_tags({"methods": methods_figure(comparison)}, "beside each other")}
+    body = f"""{figure_tags({"methods": methods_figure(comparison)}, "beside each other")}
 <h2>Every method at the end of its budget</h2>
 {table_tags(HEAD, rows(comparison))}
 <p class="note">{escape(note(comparison))}</p>
 <h2>What they write</h2>
 {_samples(comparison)}
 <h2>What was run</h2>
-{_settings(comparison)}
-</main>
-</body>
-</html>
-"""
+{_settings(comparison)}"""
+    return html_page(
+        title(comparison),
+        [escape(paragraph) for paragraph in conclusions(comparison)],
+        body,
+        ("agents.rlhf",),
+        "\n" + STYLE,
+    )
 
 
 def _samples(comparison: MethodsComparison) -> str:

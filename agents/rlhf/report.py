@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agents.benchmark.html_page import html_page
 from agents.benchmark.results import PARTIAL
 from agents.rlhf.plots import (
     PANELS,
@@ -138,24 +138,7 @@ def title(results: Results) -> str:
 
 def html(results: Results) -> str:
     """The page as text: styles and plots are inside."""
-    style = resources.files("agents.benchmark").joinpath("report.css").read_text(encoding="utf-8")
-    style += resources.files("agents.rlhf").joinpath("report.css").read_text(encoding="utf-8")
-    words = "".join(f"<p>{_text(paragraph)}</p>\n" for paragraph in conclusions(results))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title(results))}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title(results))}</h1>
-<section class="words">
-{words}</section>
-<h2>What each model writes</h2>
+    body = f"""<h2>What each model writes</h2>
 {_models_table(results)}
 <p class="note">{_text(NOTE)}</p>
 <h2>PPO over time</h2>
@@ -169,11 +152,8 @@ def html(results: Results) -> str:
 {_four_models(results)}
 {_judges(results)}
 <h2>What was run</h2>
-{_provenance(results)}
-</main>
-</body>
-</html>
-"""
+{_provenance(results)}"""
+    return html_page(title(results), [_text(paragraph) for paragraph in conclusions(results)], body, ("agents.rlhf",))
 
 
 def _text(text: str) -> str:

@@ -262,7 +262,9 @@ def label_pairs(rlaif: RLAIF, job: Job) -> None:
         ai, left_out = judge.label(
             [each.prompt for each in human],
             [(each.answers[0], each.answers[1]) for each in human],
-            finished=[(True, True) if each.finished is None else each.finished[:2] for each in human],  # type: ignore[misc]
+            finished=[
+                (True, True) if each.finished is None else (each.finished[0], each.finished[1]) for each in human
+            ],
             principles="all",
             seed=job.stream(stream),
             on_progress=tell,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agents import PPO
-from agents.base import correlation
 from agents.collect import Rollout
+from agents.episode_metrics import correlation
 from agents.logger import Logger
 
 TINY = {"num_envs": 4, "width": 16, "num_heads": 2, "num_layers": 1, "epochs": 1}

@@ -153,7 +153,7 @@ def test_the_script_keeps_what_is_finished_and_reports(
     shutil.copytree(played / "seed-0", out / "seed-0")
     assert script.main(script.Options("smoke", seeds=(3,), out=out, jobs=1), Console(width=200)) == 0
     printed = capsys.readouterr().out
-    assert "7 stages, 7 finished before" in printed
+    assert "7 stages (7 finished before)" in printed
     assert "| kl_coef | method | 0 | 32 | 64 |" in printed
     assert (out / "comparison.png").is_file()
     part = script.Options("smoke", seeds=(3,), out=out, jobs=1, methods=("PPO",))

@@ -199,7 +199,7 @@ def test_a_finished_experiment_is_reported_and_not_run_again(
     times = {path: path.stat().st_mtime_ns for path in (played / "seed-0").glob("*/figures.json")}
     assert script.main(script.Options(preset="smoke", seeds=(SEED,), out=out, jobs=1), Console()) == 0
     printed = capsys.readouterr().out
-    assert "16 stages, 16 finished before" in printed
+    assert "16 stages (16 finished before)" in printed
     assert "PPO, biased annotator" in printed
     assert {path: path.stat().st_mtime_ns for path in times} == times
 

@@ -64,7 +64,7 @@ def test_a_search_in_small_that_is_interrupted(script, tmp_path, monkeypatch, ca
 
     ended, most = script.Options(preset="smoke", out=tmp_path / "ended"), 3
     assert script.run(ended) == 130
-    assert "goes on from what has finished" in capsys.readouterr().err
+    assert "goes on from there" in capsys.readouterr().err
     assert len(list((tmp_path / "ended" / "runs").iterdir())) == 3
     most = 1_000
     rest = shown(script, ended)
