@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
@@ -119,7 +120,8 @@ def play(preset_name: str, key: Key) -> dict[str, Any]:
     ppo = []
     if (width, comparisons) in preset.ppo:
         for kl_coef in preset.kl_coefs:
-            ppo.append([kl_coef, *ppo_point(scene, problem, proxy.scores, kl_coef, seed, preset.timesteps)])
+            found = ppo_point(scene, problem, proxy.scores, kl_coef, seed, preset.timesteps)
+            ppo.append([kl_coef, *found, *tilted_curve(problem, [kl_coef])[0]])
     return {
         "accuracy": proxy.accuracy,
         "best_accuracy": proxy.best_accuracy,
@@ -203,7 +205,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def draw(preset: Preset, results: Results, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Gold (solid, with the fitted law dotted) and proxy (dashed) along √KL; PPO's runs as markers."""
+    """Gold (solid, with the fitted law dotted) and proxy (dashed) along √KL; means of PPO's runs as diamonds."""
     figure, axes = plt.subplots(
         len(preset.widths), 2, figsize=(9.0, 3.5 * len(preset.widths)), squeeze=False, sharex=True, sharey=True
     )
@@ -217,17 +219,26 @@ def draw(preset: Preset, results: Results, rows: Sequence[Mapping[str, Any]], pa
                 if (row["width"], row["comparisons"], row["optimised by"]) == (width, comparisons, name)
             )
             draw_curves(axis, np.array([run[column] for run in runs]), row, LAWS[name], number)
-            if name == "RL" and any(run["ppo"] for run in runs):
-                points = np.array([point for run in runs for point in run["ppo"]])
-                style: Any = {"color": COLOURS[number], "linestyle": "", "marker": MARKERS[number], "markersize": 4}
-                axis.plot(np.sqrt(points[:, 1]), points[:, 3], alpha=0.7, **style)
+            if name == "RL" and runs[0]["ppo"]:
+                points = np.mean([run["ppo"] for run in runs], axis=0)
+                style: Any = {"color": COLOURS[number], "marker": "D", "markersize": 8, "markeredgecolor": "black"}
+                axis.plot(np.sqrt(points[:, 1]), points[:, 3], linestyle="", zorder=4, **style)
         axis.set(title=f"{name}, reward models of width {width}")
         axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
         if j == 0:
             axis.set(ylabel="standard deviations under the reference")
         if i == len(preset.widths) - 1:
             axis.set(xlabel="√KL to the reference (nats)")
-    axes[0, 0].legend(frameon=False, fontsize=8, title="gold after … comparisons", title_fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right", title="gold after … comparisons", title_fontsize=8)
+    lines = [Line2D([], [], color="black", linestyle=dash) for dash in ("-", DASHES[1], DASHES[2])]
+    lines.append(Line2D([], [], color="0.6", marker="D", markersize=8, markeredgecolor="black", linestyle=""))
+    axes[0, 1].legend(
+        lines,
+        ["gold", "reward model (proxy)", "law of gold", "gold of PPO"],
+        frameon=False,
+        fontsize=8,
+        loc="lower right",
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -247,15 +258,16 @@ def draw_curves(axis: Axes, curves: np.ndarray, row: Mapping[str, Any], law: Any
 
 
 def ppo_table(results: Results) -> Table:
-    """PPO's runs beside the best policies at the same KL coefficient are in the figure; here are their means."""
-    table = Table(title="PPO on the proxies: means over seeds")
-    for head in ("width", "comparisons", "kl_coef", "KL", "proxy", "gold"):
+    """PPO's runs beside the best policies, of the proxy, at the same KL coefficient."""
+    table = Table(title="PPO on the proxies, and the best policies at its kl_coef: means over seeds")
+    heads = ("width", "comparisons", "kl_coef", "KL", "proxy", "gold", "best KL", "best proxy", "its gold")
+    for head in heads:
         table.add_column(head, justify="right")
     for width, comparisons in dict.fromkeys(key[:2] for key in results):
         runs = [run["ppo"] for key, run in results.items() if key[:2] == (width, comparisons)]
         for points in zip(*runs, strict=True):
-            kl_coef, kl, proxy, gold = np.mean(points, axis=0)
-            table.add_row(width, f"{int(comparisons):,}", f"{kl_coef:g}", f"{kl:.2f}", f"{proxy:.2f}", f"{gold:.2f}")
+            kl_coef, *figures = np.mean(points, axis=0)
+            table.add_row(width, f"{int(comparisons):,}", f"{kl_coef:g}", *(f"{figure:.2f}" for figure in figures))
     return table
 
 

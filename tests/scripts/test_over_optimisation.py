@@ -54,6 +54,13 @@ def test_it_writes_its_tables_and_goes_on_where_it_was(
     assert "2 runs, 2 finished before" in capsys.readouterr().err
 
 
+def test_ppo_stands_beside_the_best_policy_at_its_kl_coef(script: ModuleType) -> None:
+    result = script.play("smoke", ("8", "64", "0"))
+    (kl_coef, kl, proxy, _, best_kl, best_proxy, _) = result["ppo"][0]
+    assert kl_coef == 0.3
+    assert proxy - kl_coef * kl <= best_proxy - kl_coef * best_kl + 1e-9  # nothing is better than the best
+
+
 def test_bad_input(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="at least 1; got 0"):
         script.main(script.Args(preset="smoke", seeds=0, out=tmp_path))
