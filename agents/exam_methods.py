@@ -1,6 +1,6 @@
-"""The methods that sit the exact exam: each begins as the reference and is given β, a seed and a budget of tokens.
+"""The methods that sit the exact exam: each is given the reference, β, a seed and a budget of tokens.
 
-PPO, RLOO and SoftQ are the agents of this package. DPO and ReST train small transformers here as
+PPO, RLOO, SoftQ and DiscreteSAC are the agents of this package. DPO and ReST train small transformers here as
 :mod:`agents.lm.dpo` and :mod:`agents.lm.rest` train language models: the same losses, rankings and selection of texts.
 """
 
@@ -25,7 +25,9 @@ from agents.networks import clip_gradient, flatten_parameters
 from agents.policies import TransformerPolicy
 from agents.ppo import PPO
 from agents.rloo import RLOO
+from agents.sac import DiscreteSAC
 from agents.soft_q import SoftQ
+from textenvs import Episodes
 from textenvs.text_tree import NextLogprobs
 
 
@@ -90,7 +92,45 @@ def soft_q(exam: Exam, beta: float, seed: int, timesteps: int) -> Examinee:
         reference=exam.reference,
         tau=beta,
         seed=seed,
-        exact_kl=True,
+        weight_decay=0.0,
+        learning_rate=2e-3,
+    )
+    return of_agent(agent.learn(timesteps // 4))
+
+
+class ReferencePaid:
+    """A reward model: the score of the exam + β log π_ref(text).
+
+    With an entropy bonus of weight β the objective is that of everybody here, E[score] + β E[log π_ref] + β H(π) =
+    E[score] − β KL(π ‖ π_ref), for agents that know entropy and no reference.
+    """
+
+    name, deterministic, version = "reference_paid", True, "1"
+
+    def __init__(self, exam: Exam, beta: float) -> None:
+        envs = exam.envs(1).unwrapped
+        self.exam, self.beta, self.task, self.judge = exam, beta, envs.task, envs.judge
+        rarest = min(float(logprobs.min()) for logprobs in exam.problem.ref_logprobs)
+        self.low, self.high = self.judge.low + beta * rarest, self.judge.high
+
+    def score(self, episodes: Episodes) -> np.ndarray:
+        """Scores float32 [B]."""
+        rows = np.concatenate([episodes.prompt_ids, episodes.completion_ids], axis=1)
+        with torch.no_grad():
+            logprobs = Texts.of(self.task, rows, episodes.lengths).logprobs(self.exam.reference).numpy()
+        return np.asarray(self.judge(episodes).total + self.beta * logprobs, dtype=np.float32)
+
+
+def discrete_sac(exam: Exam, beta: float, seed: int, timesteps: int) -> Examinee:
+    """DiscreteSAC from a replay buffer with a fixed temperature β, and a quarter of the budget.
+
+    It trains networks of its own, from nothing: the reference is in the reward alone.
+    """
+    agent = DiscreteSAC(
+        exam.envs(16, reward=ReferencePaid(exam, beta)),
+        seed=seed,
+        initial_alpha=beta,
+        alpha_learning_rate=0.0,
         weight_decay=0.0,
         learning_rate=1e-3,
     )
@@ -194,6 +234,7 @@ METHODS: dict[str, Callable[[Exam, float, int, int], Examinee]] = {
     "PPO": ppo,
     "RLOO": rloo,
     "SoftQ": soft_q,
+    "DiscreteSAC": discrete_sac,
     "DPO": dpo,
     "ReST": rest,
 }

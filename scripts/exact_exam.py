@@ -5,7 +5,8 @@
     python scripts/exact_exam.py --methods PPO RLOO --seeds 10
 
 Three environments whose texts can all be listed, each with a reference that was pretrained on skewed texts. Every
-method begins as the reference and maximises E[score] − β KL, DPO from rankings, ReST by imitating its best texts; then
+method begins as the reference (DiscreteSAC from nothing) and maximises E[score] − β KL, DPO from rankings, ReST by
+imitating its best texts; then
 its expected score and KL are computed exactly, without sampling, and what it misses of the best policy π* ∝ π_ref ·
 exp(score / β). Best-of-n is computed exactly, too, and its KL set beside the bound log n − (n − 1) / n.
 
@@ -45,7 +46,7 @@ from textenvs.errors import unknown_name
 
 NS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Of best-of-n."""
-MARKERS = ("o", "s", "^", "D")
+MARKERS = ("o", "s", "^", "v", "D", "P")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Preset:
     """What is run."""
 
     papers: tuple[str, ...]
-    timesteps: int  # tokens; SoftQ has a quarter of them
+    timesteps: int  # tokens; SoftQ and DiscreteSAC have a quarter of them
     seeds: int
     texts: int  # that the reference learns from
     steps: int  # of its pretraining
