@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,11 @@ class Experiment:
     preset: str
     rlhf: Settings
     """Sizes of pretraining, SFT, preferences and evaluation."""
-    target: int = 14
+    target: int = 12
     """Tokens up to which a text costs nothing under the gold score."""
-    slope: float = 0.05
+    slope: float = 0.08
     """Gold score per token past it."""
-    length_bias: float = 1.0
+    length_bias: float = 1.2
     """Of the biased annotator, in log-odds per token; of the gold score both are as sure as in ``rlhf.preferences``."""
     members: int = 3
     """Reward models of the ensemble; the first is the biased one, the others learn from bootstrap samples of its
@@ -88,15 +88,10 @@ class Experiment:
     """k of the ensemble's mean − k · std."""
     kl_coef: float = 0.03
     updates: int = 40
-    dpo_learning_rate: float = 5e-4
-    dpo_epochs: int = 3
 
 
-SHORT = get_settings("short")
-PREFERENCES = replace(SHORT.preferences, comparisons=4_096, batch_size=8)
-"""With twice as many prompts in a step the reward models learn too little."""
 PRESETS = {
-    "quick": Experiment("quick", replace(SHORT, preferences=PREFERENCES)),
+    "quick": Experiment("quick", get_settings("short")),
     "smoke": Experiment("smoke", get_settings("smoke"), members=2, updates=2),
 }
 
@@ -145,7 +140,6 @@ def make_runs(experiment: Experiment) -> tuple[Run, ...]:
         Run("unbiased", "PPO, unbiased annotator", ("unbiased",)),
         Run("biased", "PPO, biased annotator", ("biased",)),
         Run("penalty", "… with a length penalty", ("biased",)),
-        Run("overcorrected", "… from the first token on", ("biased",)),
         Run("balanced", "… with length-balanced pairs", ("balanced",)),
         Run("ensemble", "… with a pessimistic ensemble", members),
         Run("dpo", "DPO, biased annotator", ("biased",), dpo="biased"),
@@ -243,11 +237,12 @@ def train_judge(experiment: Experiment, judge: str, seed: int, job: Job) -> None
         drawn = np.random.default_rng([seed, member]).integers(len(rankings), size=len(rankings))
         rankings = [rankings[i] for i in drawn]
     model = RewardModel.from_causal_lm(job.policy(job.base_model), seed=stream(seed, member))
+    # A pair by itself is a sixth of a prompt with four answers: as many comparisons in a step, and so as many steps.
     answers = len(rankings[0].answers)
     config = RewardModelConfig(
         learning_rate=setting.learning_rate,
         epochs=setting.epochs,
-        batch_size=setting.batch_size if answers > 2 else setting.batch_size * setting.answers,  # as many texts
+        batch_size=setting.batch_size if answers > 2 else setting.batch_size * 6,
         seed=stream(seed, member),
     )
     held_out = {name: read_rankings(job, seed, f"{name}-test") for name in (CLEAN, HACKED)}
@@ -285,16 +280,13 @@ def figures_of(folder: Path) -> dict[str, Any]:
 def paid_reward(experiment: Experiment, run: Run, seed: int, job: Job) -> Any:
     """The spec of what a run is paid by; of DPO, the reward model that its rankings would have trained.
 
-    The length penalty takes off as much per token as the reward model adds on texts of the SFT model: its slope is
-    measured, not chosen. It begins at the mean length of these texts, or (overcorrected) at the first token, where it
-    goes on paying for texts that are too short.
+    The length penalty takes off as much per token as the reward model adds on texts of the SFT model, from the first
+    token on: its slope is measured, not chosen.
     """
     parts = [f"learned:{judge_folder(job, seed, judge) / 'model'}" for judge in run.judges]
-    if run.name in ("penalty", "overcorrected"):
+    if run.name == "penalty":
         slope = max(figures_of(judge_folder(job, seed, run.judges[0]))["length_slope"], 0.0)
-        mean = figures_of(job.folder / stage_name("rankings", seed))["length"]
-        target = 0 if run.name == "overcorrected" else round(mean)
-        return {"name": "length_penalty", "reward": parts[0], "target": target, "slope": slope}
+        return {"name": "length_penalty", "reward": parts[0], "target": 0, "slope": slope}
     if len(parts) > 1:
         return {"name": "ensemble", "parts": parts, "how": "pessimistic", "k": experiment.pessimism}
     return parts[0]
@@ -355,13 +347,7 @@ def prefer(experiment: Experiment, run: Run, seed: int, job: Job) -> None:
     assert run.dpo is not None
     policy = job.policy(job.base_model)
     scale = figures_of(judge_folder(job, seed, run.judges[0]))["log_odds_scale"]
-    config = DPOConfig(
-        beta=experiment.kl_coef * scale,
-        learning_rate=experiment.dpo_learning_rate,
-        epochs=experiment.dpo_epochs,
-        batch_size=experiment.rlhf.preferences.batch_size,
-        seed=seed,
-    )
+    config = DPOConfig(beta=experiment.kl_coef * scale, seed=seed)
 
     def on_step(done: int, of: int, figures: dict[str, float]) -> None:
         job.report(done / of, f"accuracy {figures['rewards/accuracies']:.2f}")

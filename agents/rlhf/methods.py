@@ -285,7 +285,7 @@ METHODS: dict[str, Method] = {
             "rlaif",
             "RLAIF (DPO on an AI judge's labels)",
             rlaif_method.rlaif,
-            {"learning_rate": 3e-3, "beta": 0.3, "epochs": 4},  # those of DPO
+            {"learning_rate": 3e-3, "beta": 0.1, "epochs": 4},
             {"learning_rate": RATES, "beta": (0.03, 0.1, 0.3)},
             rlaif_method.STAGES,
         ),

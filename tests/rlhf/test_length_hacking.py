@@ -99,17 +99,19 @@ def test_every_run_is_paid_by_its_own_judges(played: Path, small: Experiment) ->
     assert paid["ensemble"]["how"] == "pessimistic"
     assert paid["ensemble"]["parts"] == [paid["biased"], paid["biased"].replace("judge-biased", "judge-member-1")]
     slope = read_figures(played, 0, stage_name("judge-biased", SEED))["length_slope"]  # type: ignore[index]
-    mean = read_figures(played, 0, stage_name("rankings", SEED))["length"]  # type: ignore[index]
-    penalty = {"name": "length_penalty", "reward": paid["biased"], "slope": max(slope, 0.0)}
-    assert paid["penalty"] == penalty | {"target": round(mean)}
-    assert paid["overcorrected"] == penalty | {"target": 0}
+    assert paid["penalty"] == {
+        "name": "length_penalty",
+        "reward": paid["biased"],
+        "target": 0,
+        "slope": max(slope, 0.0),
+    }
 
 
 def test_the_penalty_takes_off_what_a_token_adds(played: Path, small: Experiment, monkeypatch: Any) -> None:
-    monkeypatch.setattr(hacking, "figures_of", lambda folder: {"length_slope": 0.25, "length": 11.7})
+    monkeypatch.setattr(hacking, "figures_of", lambda folder: {"length_slope": 0.25})
     run = next(run for run in make_runs(small) if run.name == "penalty")
     assert paid_reward(small, run, SEED, job_of(played, small))["slope"] == 0.25
-    monkeypatch.setattr(hacking, "figures_of", lambda folder: {"length_slope": -0.25, "length": 11.7})
+    monkeypatch.setattr(hacking, "figures_of", lambda folder: {"length_slope": -0.25})
     assert paid_reward(small, run, SEED, job_of(played, small))["slope"] == 0  # nobody is paid for being verbose
 
 
@@ -122,7 +124,7 @@ def test_dpo_has_the_optimum_of_ppo(played: Path, small: Experiment) -> None:
 
 def test_histories_and_figures(played: Path, small: Experiment) -> None:
     results = read_hacking(played, small, [SEED])
-    assert set(results.histories[SEED]) == {"unbiased", "biased", "penalty", "overcorrected", "balanced", "ensemble"}
+    assert set(results.histories[SEED]) == {"unbiased", "biased", "penalty", "balanced", "ensemble"}
     for history in results.histories[SEED].values():
         assert history["updates"].tolist() == [1, 2]
         assert np.isfinite([history[name] for name in ("proxy", "gold", "length", "kl")]).all()
@@ -199,7 +201,7 @@ def test_a_finished_experiment_is_reported_and_not_run_again(
     times = {path: path.stat().st_mtime_ns for path in (played / "seed-0").glob("*/figures.json")}
     assert script.main(script.Options(preset="smoke", seeds=(SEED,), out=out, jobs=1), Console()) == 0
     printed = capsys.readouterr().out
-    assert "16 stages (16 finished before)" in printed
+    assert "15 stages (15 finished before)" in printed
     assert "PPO, biased annotator" in printed
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
