@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", nargs="?", type=Path, help="the SQLite file; made if it is not there")
     parser.add_argument("--answers", type=Path, action="append", default=[], help="add answers from a JSONL file")
-    parser.add_argument("--import", dest="imported", type=Path, help="add rankings from a JSONL file")
+    parser.add_argument("--import", dest="imported", type=Path, help="add rankings or pairs from a JSONL file")
+    parser.add_argument("--annotator", help="who ranked, of imported rows that do not say")
+    parser.add_argument("--ignore", nargs="+", default=[], metavar="COLUMN", help="columns that are not to be imported")
     parser.add_argument("--export", type=Path, help="write the rankings as JSONL, and serve nothing")
     parser.add_argument("--export-pairs", type=Path, help="write rows {prompt, chosen, rejected, margin} as JSONL")
     parser.add_argument("--repeats", type=float, default=0.1, help="share of items shown twice (default: %(default)s)")
@@ -43,7 +46,17 @@ def main() -> int:
             return smoke(Path(folder))
     if options.store is None and options.preset is None:
         return fail("Name the SQLite file that the rankings go into, or try --preset demo.")
+    overwritten = clash(options)
+    if overwritten is not None:
+        return fail(f"{overwritten} would be overwritten: export to a file of its own.")
     return run(options)
+
+
+def clash(options: argparse.Namespace) -> Path | None:
+    """A file that is to be written, and is also the store, read from, or to be written once more."""
+    written = [path.resolve() for path in (options.export, options.export_pairs) if path is not None]
+    others = {path.resolve() for path in (options.store, options.imported, *options.answers) if path is not None}
+    return next((path for path in written if path in others or written.count(path) > 1), None)
 
 
 def fail(message: str) -> int:
@@ -53,8 +66,8 @@ def fail(message: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Add, export, or serve; returns the exit code."""
-    from agents.lm.preferences import load_rankings, save_rankings
-    from agents.preference_data import PreferenceStore, load_items, save_pairs
+    from agents.lm.preferences import save_rankings
+    from agents.preference_data import PreferenceStore, load_items, load_preferences, save_pairs
 
     try:
         with PreferenceStore(options.store or Path("annotate-demo.sqlite")) as store:
@@ -62,7 +75,9 @@ def run(options: argparse.Namespace) -> int:
                 items = load_items(path)
                 print(f"{path}: {store.add_items(items)} of {len(items)} items are new")
             if options.imported is not None:
-                print(f"{options.imported}: {store.add_rankings(load_rankings(options.imported))} rankings taken in")
+                found = load_preferences(options.imported, ignore=options.ignore)
+                named = [replace(each, annotator=each.annotator or options.annotator) for each in found]
+                print(f"{options.imported}: {store.add_rankings(named)} of {len(named)} rankings taken in")
             if options.preset == "demo" and not store.item_ids():
                 store.add_items(demo_items(40))
             if options.export is not None or options.export_pairs is not None:

@@ -36,9 +36,12 @@ def main() -> int:
     if options.file is None:
         print("Name the file to audit.", file=sys.stderr)
         return 2
+    page = options.html or options.file.with_suffix(".audit.html")
+    if page.resolve() == options.file.resolve():
+        print(f"--html {page} would overwrite the preferences: name another file.", file=sys.stderr)
+        return 2
     try:
         rankings = read(options.file, options.ignore)
-        page = options.html or options.file.with_suffix(".audit.html")
         return 1 if report(rankings, options.file.name, page, console) == "not enough" else 0
     except (ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)

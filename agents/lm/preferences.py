@@ -8,6 +8,7 @@ save_rankings("rankings.jsonl", rankings)
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -262,7 +263,7 @@ def label_doubts(ranking: Ranking) -> np.ndarray:
 
 def to_pairs(rankings: Iterable[Ranking], *, margins: bool = False) -> list[dict[str, Any]]:
     """Rows ``{prompt, chosen, rejected}``, one for each decided pair, as Hugging Face's data sets of preferences; with
-    a column ``probability`` where labels are soft.
+    a column ``probability`` where labels are soft. Two answers of the same text make no pair.
 
     Args:
         margins: with a column ``margin``, see :func:`rank_margins`.
@@ -270,6 +271,8 @@ def to_pairs(rankings: Iterable[Ranking], *, margins: bool = False) -> list[dict
     rows: list[dict[str, Any]] = []
     for ranking in rankings:
         for (better, worse), margin in zip(pairs(ranking.ranks).tolist(), rank_margins(ranking), strict=True):
+            if ranking.answers[better] == ranking.answers[worse]:
+                continue
             rows.append(
                 {"prompt": ranking.prompt, "chosen": ranking.answers[better], "rejected": ranking.answers[worse]}
                 | ({"margin": round(float(margin), 6)} if margins else {})
@@ -280,11 +283,8 @@ def to_pairs(rankings: Iterable[Ranking], *, margins: bool = False) -> list[dict
 
 def save_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
     """Write rankings as JSONL: rows ``{prompt, answers, ranks}``, and whatever else is known of each."""
-    lines = []
-    for ranking in rankings:
-        row = {name: value for name, value in vars(ranking).items() if value is not None}
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    rows = ({name: value for name, value in vars(ranking).items() if value is not None} for ranking in rankings)
+    write_jsonl(path, rows)
 
 
 def load_rankings(path: str | Path) -> list[Ranking]:
@@ -294,22 +294,43 @@ def load_rankings(path: str | Path) -> list[Ranking]:
         ValueError: no such file, no row in it, or a row that is no ranking, with its line number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r} with rankings.")
     rankings = []
+    for number, line in read_lines(path, "rankings"):
+        try:
+            rankings.append(_from_row(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: {error} ({line!r:.100})") from None
+    return rankings
+
+
+def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1; a byte order mark is no part of them.
+
+    Args:
+        path: of the file.
+        what: it holds, for messages.
+
+    Raises:
+        ValueError: no such file, another encoding than UTF-8, or nothing in it.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r} with {what}.")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a UTF-8 text file: {error}.") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rankings.append(_from_row(json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: {error} ({line!r:.100})") from None
-    if not rankings:
-        raise ValueError(f"{path} holds no rankings.")
-    return rankings
+    found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
+        raise ValueError(f"{path} holds no {what}.")
+    return found
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSONL; a file of that name is replaced by the whole of it or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _from_row(row: Any) -> Ranking:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.lm.preferences import Ranking
+from agents.lm.preferences import Ranking, pairs
 from agents.preference_data.statistics import (
     Decision,
     Share,
@@ -96,8 +96,16 @@ def audit(rankings: Sequence[Ranking]) -> Audit:
         raise ValueError("None of the rankings prefers an answer to another: there is nothing to audit.")
     notes = []
     if copies:
-        rows = ", ".join(str(row) for row in copies[:10]) + (" …" if len(copies) > 10 else "")
-        notes.append(f"{len(copies)} rows are copies of earlier ones and were left out: row {rows}.")
+        notes.append(f"{len(copies)} rows are copies of earlier ones and were left out: {_rows(copies)}.")
+    selves = [number for number, each in enumerate(rankings, start=1) if _prefers_a_text_to_itself(each)]
+    if selves:
+        notes.append(
+            f"{len(selves)} rows prefer an answer to another of the same text, pairs that were left out: "
+            f"{_rows(selves)}."
+        )
+    blank = [number for number, each in enumerate(rankings, start=1) if not all(map(str.strip, each.answers))]
+    if blank:
+        notes.append(f"{len(blank)} rows have an empty answer: {_rows(blank)}.")
     empty = sum(len(set(ranking.ranks)) == 1 for ranking in kept)
     if empty:
         notes.append(f"{empty} of {len(kept)} rankings tie all answers and decide nothing.")
@@ -115,6 +123,15 @@ def audit(rankings: Sequence[Ranking]) -> Audit:
         _length(found),
     ]
     return Audit(tuple(criteria), tuple(notes), _by_place(kept), _by_length(found))
+
+
+def _prefers_a_text_to_itself(ranking: Ranking) -> bool:
+    return any(ranking.answers[i] == ranking.answers[j] for i, j in pairs(ranking.ranks).tolist())
+
+
+def _rows(numbers: Sequence[int]) -> str:
+    """ "row 3, 8", the first ten of them."""
+    return "row " + ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")
 
 
 def _without_copies(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[int]]:

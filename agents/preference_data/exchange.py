@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.lm.preferences import RANKING_COLUMNS, Ranking, load_rankings, to_pairs
+from agents.lm.preferences import RANKING_COLUMNS, Ranking, load_rankings, read_lines, to_pairs, write_jsonl
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "margin", "probability", "annotator", "round", "time", "seconds")
 """Columns of a row that is a pair; the first three are needed."""
@@ -21,7 +21,7 @@ PAIR_COLUMNS = ("prompt", "chosen", "rejected", "margin", "probability", "annota
 def save_pairs(path: str | Path, rankings: Iterable[Ranking], *, margins: bool = True) -> int:
     """Write rows ``{prompt, chosen, rejected, margin}`` as JSONL; returns how many."""
     rows = to_pairs(rankings, margins=margins)
-    Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     return len(rows)
 
 
@@ -104,24 +104,15 @@ def _datasets() -> Any:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Line numbers and rows of a JSONL file."""
-    if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r} with preferences.")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a UTF-8 text file: {error}.") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error} ({line!r:.100})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: a row must be an object; got {line!r:.100}")
-            rows.append((number, row))
-    if not rows:
-        raise ValueError(f"{path} holds no preferences.")
+    for number, line in read_lines(path, "preferences"):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error} ({line!r:.100})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: a row must be an object; got {line!r:.100}")
+        rows.append((number, row))
     return rows
 
 

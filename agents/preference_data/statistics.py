@@ -44,10 +44,12 @@ class Share:
 
 
 def decisions(rankings: Sequence[Ranking]) -> list[Decision]:
-    """All pairs that rankings decide."""
+    """All pairs that rankings decide; not those of an answer with another of the same text."""
     found = []
     for number, ranking in enumerate(rankings):
         for i, j in pairs(ranking.ranks).tolist():
+            if ranking.answers[i] == ranking.answers[j]:
+                continue
             first = None if ranking.shown is None else ranking.shown[i] < ranking.shown[j]
             found.append(
                 Decision(ranking.prompt, ranking.answers[i], ranking.answers[j], ranking.annotator, number, first)

@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from agents.lm.preferences import Ranking
+from agents.lm.preferences import Ranking, read_lines
 
 APPLICATION = 0x74786570
 """What tells our files from other SQLite files."""
-VERSION = 2
-"""1 had no soft labels; a file of it is brought up to date when it is opened."""
+VERSION = 3
+"""1 had no soft labels, 2 no margins; a file of them is brought up to date when it is opened."""
 MAX_NAME = 40
 """Characters in an annotator's name."""
 
@@ -39,7 +39,7 @@ CREATE TABLE annotators (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sinc
 CREATE TABLE rankings (
     id INTEGER PRIMARY KEY AUTOINCREMENT, annotator INTEGER NOT NULL REFERENCES annotators,
     item INTEGER NOT NULL REFERENCES items, round INTEGER NOT NULL, skipped INTEGER NOT NULL, time TEXT NOT NULL,
-    seconds REAL, probability REAL, UNIQUE (annotator, item, round)
+    seconds REAL, probability REAL, margin REAL, UNIQUE (annotator, item, round)
 );
 CREATE TABLE ranks (
     ranking INTEGER NOT NULL REFERENCES rankings ON DELETE CASCADE, number INTEGER NOT NULL, rank INTEGER NOT NULL,
@@ -92,27 +92,22 @@ def load_items(path: str | Path) -> list[Item]:
         StoreError: no such file, no row, or a row that is no item, with its line number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise StoreError(f"There is no file {str(path)!r} with answers.")
     items = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise StoreError(f"{path} is not a UTF-8 text file: {error}.") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict) or "prompt" not in row or "answers" not in row:
-                    raise ValueError("A row must be an object {prompt, answers}.")
-                # A ranking checks the types of everything that an item has in common with it: hence the ignore.
-                ranks = list(range(1, 1 + len(row["answers"]))) if isinstance(row["answers"], list) else []
-                checked = Ranking(row["prompt"], row["answers"], ranks, row.get("gold"), row.get("finished"))  # type: ignore[arg-type]
-                items.append(Item(checked.prompt, checked.answers, checked.gold, checked.finished))
-            except (TypeError, ValueError) as error:
-                raise StoreError(f"{path}, line {number}: {error} ({line!r:.100})") from None
-    if not items:
-        raise StoreError(f"{path} holds no answers.")
+        lines = read_lines(path, "answers")
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "prompt" not in row or "answers" not in row:
+                raise ValueError("A row must be an object {prompt, answers}.")
+            # A ranking checks the types of everything that an item has in common with it: hence the ignore.
+            ranks = list(range(1, 1 + len(row["answers"]))) if isinstance(row["answers"], list) else []
+            checked = Ranking(row["prompt"], row["answers"], ranks, row.get("gold"), row.get("finished"))  # type: ignore[arg-type]
+            items.append(Item(checked.prompt, checked.answers, checked.gold, checked.finished))
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{path}, line {number}: {error} ({line!r:.100})") from None
     return items
 
 
@@ -151,8 +146,9 @@ class PreferenceStore:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif application != APPLICATION:
                 raise StoreError(f"{self.path} is a database of another program: give another file.")
-            elif version == 1:
-                self._db.execute("ALTER TABLE rankings ADD COLUMN probability REAL")
+            elif 1 <= version < VERSION:
+                for column in ("probability", "margin")[version - 1 :]:
+                    self._db.execute(f"ALTER TABLE rankings ADD COLUMN {column} REAL")
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif version != VERSION:
                 raise StoreError(f"{self.path} is of version {version}; this code reads version {VERSION}.")
@@ -226,6 +222,7 @@ class PreferenceStore:
         seconds: float | None = None,
         time: str | None = None,
         probability: float | None = None,
+        margin: float | None = None,
     ) -> None:
         """Keep a ranking; an earlier one by the same annotator of the same item in the same round is replaced.
 
@@ -238,6 +235,7 @@ class PreferenceStore:
             seconds: how long it took.
             time: when, in ISO 8601; default now.
             probability: of two answers: how sure the annotator is of the preferred one, in [½, 1].
+            margin: of two answers: how much better one is.
 
         Raises:
             StoreError: no such item, a name that will not do, or ranks that do not fit.
@@ -258,9 +256,9 @@ class PreferenceStore:
             key = (who, item, round)
             self._db.execute("DELETE FROM rankings WHERE annotator = ? AND item = ? AND round = ?", key)
             cursor = self._db.execute(
-                "INSERT INTO rankings (annotator, item, round, skipped, time, seconds, probability) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, ranks is None, time or now, seconds, probability),
+                "INSERT INTO rankings (annotator, item, round, skipped, time, seconds, probability, margin) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, ranks is None, time or now, seconds, probability, margin),
             )
             for number, rank in enumerate(ranks or ()):
                 place = None if shown is None else shown[number]
@@ -308,11 +306,11 @@ class PreferenceStore:
         """All rankings of everybody, in the order in which they were made; skipped items are left out."""
         with self._turn:
             rows = self._all(
-                "SELECT rankings.id, item, name, round, time, seconds, probability FROM rankings "
+                "SELECT rankings.id, item, name, round, time, seconds, probability, margin FROM rankings "
                 "JOIN annotators ON annotators.id = annotator WHERE NOT skipped ORDER BY rankings.id"
             )
             rankings = []
-            for number, item_id, name, round, time, seconds, probability in rows:
+            for number, item_id, name, round, time, seconds, probability, margin in rows:
                 item = self.item(item_id)
                 ranks = self._all("SELECT rank, shown FROM ranks WHERE ranking = ? ORDER BY number", number)
                 shown = tuple(place for _, place in ranks)
@@ -328,40 +326,51 @@ class PreferenceStore:
                         round=round,
                         time=time,
                         seconds=seconds,
+                        margin=margin,
                         probability=probability,
                     )
                 )
         return rankings
 
     def add_rankings(self, rankings: Iterable[Ranking]) -> int:
-        """Take in rankings from elsewhere, all of them or none; returns how many. One that is there already (by the
-        same annotator, of the same answers, in the same round) is replaced.
+        """Take in rankings from elsewhere, all of them or none; returns how many that are different. One that is in the
+        store already (by the same annotator, of the same answers, in the same round) is replaced.
 
         Raises:
-            StoreError: a ranking without an annotator, or one that does not fit, with its number.
+            StoreError: a ranking without an annotator, one that does not fit, or two of the same annotator, answers and
+                round that say different things; with their numbers from 0.
         """
-        count = 0
+        told: dict[tuple[str, int, int], tuple[int, list[int]]] = {}
         with self._turn, _transaction(self._db):
-            for ranking in rankings:
+            for count, ranking in enumerate(rankings):
                 try:
                     if ranking.annotator is None:
-                        raise StoreError("it does not say who ranked (annotator)")
+                        raise StoreError(
+                            "it does not say who ranked (annotator), which --annotator says of all of a file"
+                        )
                     item = Item(ranking.prompt, ranking.answers, ranking.gold, ranking.finished)
                     dense = sorted(set(ranking.ranks))
+                    ranks = [dense.index(rank) + 1 for rank in ranking.ranks]
+                    key = (checked_name(ranking.annotator), self._add(item)[0], ranking.round or 1)
+                    earlier, said = told.setdefault(key, (count, ranks))
+                    if said != ranks:
+                        raise StoreError(
+                            f"it and ranking {earlier} are both by {key[0]!r}, of the same answers "
+                            f"({ranking.prompt!r:.60}) in round {key[2]}, and differ: give them rounds (1, 2 …) if "
+                            f"both hold"
+                        )
                     self.record(
-                        ranking.annotator,
-                        self._add(item)[0],
-                        ranking.round or 1,
-                        [dense.index(rank) + 1 for rank in ranking.ranks],
+                        *key,
+                        ranks,
                         shown=ranking.shown,
                         seconds=ranking.seconds,
                         time=ranking.time,
                         probability=ranking.probability,
+                        margin=ranking.margin,
                     )
                 except StoreError as error:
                     raise StoreError(f"Ranking {count}: {error}") from None
-                count += 1
-        return count
+        return len(told)
 
     def _all(self, statement: str, *values: Any) -> list[Any]:
         with self._turn:

@@ -46,6 +46,38 @@ def test_what_is_collected_elsewhere_is_taken_in(tmp_path: Path) -> None:
     assert back["round"] == 1
 
 
+def test_pairs_of_others_are_taken_in_under_a_name(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "chosen": chosen, "rejected": "c", "margin": 0.5} for chosen in "ab"]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    store, out = str(tmp_path / "s.sqlite"), tmp_path / "out.jsonl"
+    done = run("annotate", store, "--import", str(tmp_path / "in.jsonl"), "--export-pairs", str(out))
+    assert done.returncode == 2
+    assert "Ranking 0: it does not say who ranked (annotator), which --annotator says of all of a file" in done.stderr
+    arguments = ("--import", str(tmp_path / "in.jsonl"), "--annotator", "ada", "--export-pairs", str(out))
+    done = run("annotate", store, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "in.jsonl: 2 of 2 rankings taken in" in done.stdout
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+
+
+def test_nothing_that_was_collected_is_overwritten(tmp_path: Path) -> None:
+    store, answers = tmp_path / "s.sqlite", tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"prompt": "p", "answers": ["a", "b"]}))
+    assert run("annotate", str(store), "--answers", str(answers), "--export", str(tmp_path / "r.jsonl")).returncode == 0
+    before = {path: path.read_bytes() for path in (store, answers)}
+    for script, arguments in (
+        ("annotate", (str(store), "--export", str(tmp_path / "." / "s.sqlite"))),
+        ("annotate", (str(store), "--answers", str(answers), "--export-pairs", str(answers))),
+        ("annotate", (str(store), "--export", str(tmp_path / "x"), "--export-pairs", str(tmp_path / "x"))),
+        ("audit_preferences", (str(store), "--html", str(store))),
+    ):
+        done = run(script, *arguments)
+        assert done.returncode == 2
+        assert re.search("would (be overwritten: export to|overwrite the preferences: name)", done.stderr)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

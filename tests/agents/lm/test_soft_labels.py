@@ -150,7 +150,8 @@ def test_the_store_keeps_them_and_brings_old_files_up_to_date(tmp_path: Path) ->
         store.add_rankings([replace(SOFT, annotator="AI judge"), replace(HARD, annotator="ada")])
         assert [ranking.probability for ranking in store.rankings()] == [0.8, None]
     db = sqlite3.connect(path)  # as version 1 had it
-    db.execute("ALTER TABLE rankings DROP COLUMN probability")
+    for column in ("probability", "margin"):
+        db.execute(f"ALTER TABLE rankings DROP COLUMN {column}")
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
@@ -158,5 +159,11 @@ def test_the_store_keeps_them_and_brings_old_files_up_to_date(tmp_path: Path) ->
         assert [ranking.probability for ranking in store.rankings()] == [None, None]
         store.add_rankings([replace(SOFT, annotator="AI judge")])
         assert [ranking.probability for ranking in store.rankings()] == [None, 0.8]
-    with PreferenceStore(path) as store:  # once is enough
-        assert len(store.rankings()) == 2
+    db = sqlite3.connect(path)  # as version 2 had it
+    db.execute("ALTER TABLE rankings DROP COLUMN margin")
+    db.execute("PRAGMA user_version = 2")
+    db.commit()
+    db.close()
+    for _ in range(2):  # once is enough
+        with PreferenceStore(path) as store:
+            assert [(each.probability, each.margin) for each in store.rankings()] == [(None, None), (0.8, None)]

@@ -83,15 +83,18 @@ def test_label_noise_is_estimated() -> None:
 def test_pairs_without_names_and_places() -> None:
     rankings = [Ranking(f"p{i}", (f"a {i} x", f"b {i}"), (1, 2)) for i in range(20)]
     rankings += [Ranking("p0", ("same old text", "same old text"), (1, 2)), rankings[3], rankings[4]]
-    found = audit([*rankings, Ranking("p9", ("c", "d"), (1, 1))])
+    found = audit([*rankings, Ranking("p9", ("c", ""), (1, 1))])
     for name in ("agreement of annotators", "label noise", "position bias", "intransitive cycles"):
         assert criterion(found, name).verdict is Verdict.UNKNOWN
         assert criterion(found, name).value is None
+    assert criterion(found, "comparisons").value == 20
     assert criterion(found, "comparisons").verdict is Verdict.NOT_ENOUGH
     assert criterion(found, "length bias").value == 1.0
     assert criterion(found, "near-duplicates").value == pytest.approx(1 / 22)
     assert found.notes == (
         "2 rows are copies of earlier ones and were left out: row 22, 23.",
+        "1 rows prefer an answer to another of the same text, pairs that were left out: row 21.",
+        "1 rows have an empty answer: row 24.",
         "1 of 22 rankings tie all answers and decide nothing.",
         "No row says who ranked (annotator): agreement and label noise cannot be measured.",
     )

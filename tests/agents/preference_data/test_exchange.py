@@ -43,6 +43,27 @@ def test_files_of_pairs(tmp_path: Path) -> None:
     assert [json.loads(line) for line in path.read_text().splitlines()] == PAIRS
 
 
+def test_a_text_is_not_paired_with_itself(tmp_path: Path) -> None:
+    ranking = Ranking("p", ("a", "b", "a"), (1, 2, 3))
+    assert save_pairs(tmp_path / "pairs.jsonl", [ranking]) == 2
+    assert [each.answers for each in load_pairs(tmp_path / "pairs.jsonl")] == [("a", "b"), ("b", "a")]
+
+
+def test_an_export_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    save_pairs(path, RANKINGS)
+    with pytest.raises(UnicodeEncodeError):
+        save_pairs(path, [*RANKINGS, Ranking("p", ("\ud800", "b"), (1, 2))])
+    assert len(load_pairs(path)) == 3
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    for name, row in (("pairs", PAIRS[0]), ("rankings", {"prompt": "p", "answers": ["a", "b"], "ranks": [1, 2]})):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps(row), encoding="utf-8-sig")
+        assert len(load_preferences(path)) == 1
+
+
 def test_both_forms_are_told_apart(tmp_path: Path) -> None:
     save_pairs(tmp_path / "pairs.jsonl", RANKINGS)
     save_rankings(tmp_path / "rankings.jsonl", RANKINGS)

@@ -7,13 +7,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents.lm import Ranking, load_rankings, save_rankings
-from agents.preference_data import Item, PreferenceStore, load_items
+from agents.preference_data import Item, PreferenceStore, load_items, load_pairs, save_pairs
 from agents.preference_data.store import Judgement, Progress, StoreError
 
 ITEMS = [
@@ -96,6 +97,27 @@ def test_an_import_is_all_or_nothing(store: PreferenceStore) -> None:
     assert store.rankings()[0].ranks == (1, 2)  # whatever numbers stood for the order
 
 
+def test_an_import_that_contradicts_itself_loses_nothing_in_silence(store: PreferenceStore) -> None:
+    one = Ranking("p", ("a", "b"), (1, 2), annotator="ada")
+    other = Ranking("p", ("a", "b"), (2, 1), annotator=" ada")
+    with pytest.raises(
+        StoreError, match=r"Ranking 2: it and ranking 0 are both by 'ada', .* \('p'\) in round 1, and d"
+    ):
+        store.add_rankings([one, replace(one, annotator="bob"), other])
+    assert store.rankings() == []
+    assert store.add_rankings([one, one, replace(other, round=2)]) == 2  # a copy is no contradiction
+    assert [(each.round, each.ranks) for each in store.rankings()] == [(1, (1, 2)), (2, (2, 1))]
+
+
+def test_margins_of_pairs_from_elsewhere_are_kept(store: PreferenceStore, tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "margin": 0.25}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    store.add_rankings([replace(each, annotator="ada") for each in load_pairs(tmp_path / "in.jsonl")])
+    assert store.rankings()[0].margin == 0.25
+    assert save_pairs(tmp_path / "out.jsonl", store.rankings()) == 1
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == row
+
+
 KILLED = """
 import os, sys
 from agents.preference_data import PreferenceStore
@@ -170,7 +192,7 @@ def test_files_that_are_no_store(tmp_path: Path) -> None:
     newer = sqlite3.connect(tmp_path / "new.sqlite")
     newer.execute("PRAGMA user_version = 7")
     newer.close()
-    with pytest.raises(StoreError, match="is of version 7; this code reads version 2"):
+    with pytest.raises(StoreError, match="is of version 7; this code reads version 3"):
         PreferenceStore(tmp_path / "new.sqlite")
     with pytest.raises(StoreError, match="There is no folder"):
         PreferenceStore(tmp_path / "nowhere" / "x.sqlite")
