@@ -3,7 +3,7 @@
     python scripts/rlhf.py --preset quick                       # a small language of our own; minutes on two cores
     python scripts/rlhf.py --preset quick --seeds 0 1 2 3 4     # five times, with intervals
     python scripts/rlhf.py --preset frontier                    # several kl_coef: the reward-KL frontier
-    python scripts/rlhf.py --methods sft,best_of_n,rejection_sft,rest,dpo,ipo,rloo,grpo,ppo,replay
+    python scripts/rlhf.py --methods sft,best_of_n,rejection_sft,rest,dpo,ipo,rlaif,rloo,grpo,ppo,replay
     python scripts/rlhf.py --model gpt2 --prompts imdb.jsonl --reward lvwerra/distilbert-imdb --max-new-tokens 48
     accelerate launch --multi_gpu --num_processes 4 scripts/rlhf.py --model gpt2 …
 

@@ -84,7 +84,7 @@ def test_a_second_seed_is_added_to_the_first(script: ModuleType, tmp_path: Path)
     ("arguments", "message"),
     [
         ({"methods": ("PPQ",)}, "Unknown method 'PPQ'. Did you mean 'PPO'"),
-        ({"methods": ()}, "No methods to examine. Known: PPO, RLOO, SoftQ, DPO, ReST"),
+        ({"methods": ()}, "No methods to examine. Known: PPO, RLOO, SoftQ, DiscreteSAC, DPO, ReST"),
         ({"seeds": 0}, "--seeds must be at least 1; got 0"),
     ],
 )
